@@ -1,0 +1,212 @@
+"""Capacity, commitment, headroom and overcommit of every device and of RAM.
+
+Two bounds: terms that can only be estimated count at their low end in `low` and at their high end in `high`.
+A page is decided on `low`, so that a guess never wakes anybody; a ticket on `high`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from exporter.capacity import attribution
+from exporter.capacity.attribution import Holding
+from exporter.capacity.observation import Declared, Observation
+from exporter.engines.process import ProcessMemory
+from exporter.footprint.result import Term
+from exporter.hardware.gpu import GpuReading
+from exporter.hardware.host import HostReading
+
+LOADED_SHARE = 0.98
+"""A deployment that holds this share of its weights has loaded them; the rest is rounding and padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A number of bytes that lies between `low` and `high`."""
+
+    low: int
+    high: int
+
+    def __add__(self, other: Bounds) -> Bounds:
+        return Bounds(self.low + other.low, self.high + other.high)
+
+    def at_least(self, floor: int) -> Bounds:
+        """Both ends raised to `floor`."""
+        return Bounds(max(self.low, floor), max(self.high, floor))
+
+    def items(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """("low", bytes), ("high", bytes)"""
+        return ("low", self.low), ("high", self.high)
+
+
+ZERO = Bounds(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """What a device, or RAM, can give and what is promised of it, in bytes."""
+
+    capacity: int
+    committed: Bounds
+
+    @property
+    def headroom(self) -> Bounds:
+        """Capacity − committed; negative means overcommitted. `low` belongs to the low commitment."""
+        return Bounds(self.capacity - self.committed.low, self.capacity - self.committed.high)
+
+    @property
+    def overcommit_ratio(self) -> dict[str, float]:
+        """Committed / capacity, by bound; nothing when there is no capacity."""
+        if self.capacity <= 0:
+            return {}
+        return {bound: size / self.capacity for bound, size in self.committed.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentStatus:
+    """A declared deployment as it stands now."""
+
+    declared: Declared
+    state: str
+    """declared_only, loading or warm"""
+    pids: frozenset[int]
+
+    @property
+    def running(self) -> bool:
+        return bool(self.pids)
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """The judgement of one observation. Devices that gave no reading are absent."""
+
+    devices: Mapping[str, Commitment]
+    held: Mapping[str, tuple[Holding, ...]]
+    host: Commitment | None
+    host_held: Mapping[str, ProcessMemory]
+    """RAM of each running deployment"""
+    host_other: int | None
+    """RAM in use by everything else, bytes"""
+    deployments: tuple[DeploymentStatus, ...]
+
+
+def assess(observation: Observation, *, gpu_margin: int, host_margin: int) -> Assessment:
+    """Judge one observation; the margins are bytes that are never promised."""
+    owned = observation.owned
+    held = {
+        gpu.identity.uuid: holdings
+        for gpu in observation.gpus
+        if gpu.reading and (holdings := attribution.device_holdings(gpu.reading, owned)) is not None
+    }
+    host_held = attribution.host_holdings(owned, observation.memory)
+    devices = {
+        gpu.identity.uuid: Commitment(
+            _device_capacity(gpu.reading, gpu_margin),
+            _device_committed(gpu.identity.uuid, held[gpu.identity.uuid], observation.declared, owned),
+        )
+        for gpu in observation.gpus
+        if gpu.reading and gpu.identity.uuid in held and gpu.reading.memory_total_bytes is not None
+    }
+    host, host_other = None, None
+    if observation.host is not None:
+        host_other = _host_other(observation.host, host_held)
+        committed = _host_committed(observation.declared, host_held, set(owned))
+        host = Commitment(
+            observation.host.memory_total_bytes - host_margin, committed + Bounds(host_other, host_other)
+        )
+    statuses = tuple(
+        DeploymentStatus(one, _state(one, owned, held, host_held), owned.get(one.name, frozenset()))
+        for one in observation.declared
+    )
+    return Assessment(devices, held, host, host_held, host_other, statuses)
+
+
+def _device_capacity(reading: GpuReading, margin: int) -> int:
+    assert reading.memory_total_bytes is not None
+    return reading.memory_total_bytes - (reading.memory_reserved_bytes or 0) - margin
+
+
+def _device_committed(
+    uuid: str,
+    holdings: Iterable[Holding],
+    declared: Iterable[Declared],
+    owned: Mapping[str, frozenset[int]],
+) -> Bounds:
+    """What runs counts as what it holds and may still take; what must find room, as expected."""
+    held = {one.holder: one.size_bytes for one in holdings if one.kind == "deployment"}
+    strangers = sum(one.size_bytes for one in holdings if one.kind != "deployment")
+    total = Bounds(strangers, strangers)
+    for deployment in declared:
+        expected = device_expected(deployment, uuid)
+        if deployment.name in owned:
+            total += expected.at_least(held.get(deployment.name, 0))
+        elif deployment.required:
+            total += expected
+    return total
+
+
+def device_expected(deployment: Declared, uuid: str) -> Bounds:
+    """What a deployment should hold on one device once warm."""
+    if deployment.footprint is None:
+        return ZERO
+    ranks = zip(deployment.ranks, deployment.footprint.devices, strict=False)
+    return _sum(rank.total for at, rank in ranks if at == uuid)
+
+
+def host_expected(deployment: Declared) -> Bounds:
+    """What a deployment should hold in RAM once warm, mapped weights included."""
+    if deployment.footprint is None:
+        return ZERO
+    return _sum([deployment.footprint.host.total])
+
+
+def _host_other(host: HostReading, held: Mapping[str, ProcessMemory]) -> int:
+    """RAM in use that no deployment holds. Page cache is not in use: the kernel gives it back."""
+    in_use = host.memory_total_bytes - host.memory_available_bytes
+    ours = sum(one.anonymous + one.shared + one.hugepages for one in held.values())
+    return max(0, in_use - ours)
+
+
+def _host_committed(
+    declared: Iterable[Declared], held: Mapping[str, ProcessMemory], running: set[str]
+) -> Bounds:
+    total = ZERO
+    for deployment in declared:
+        expected = host_expected(deployment)
+        if deployment.name in running:
+            memory = held.get(deployment.name)
+            total += expected.at_least(memory.anonymous + memory.shared + memory.hugepages if memory else 0)
+        elif deployment.required:
+            total += expected
+    return total
+
+
+def _state(
+    deployment: Declared,
+    owned: Mapping[str, frozenset[int]],
+    held: Mapping[str, tuple[Holding, ...]],
+    host_held: Mapping[str, ProcessMemory],
+) -> str:
+    if deployment.name not in owned:
+        return "declared_only"
+    if deployment.footprint is None:
+        return "unknown"
+    for uuid, rank in zip(deployment.ranks, deployment.footprint.devices, strict=False):
+        on_device = sum(one.size_bytes for one in held.get(uuid, ()) if one.holder == deployment.name)
+        if on_device < rank.components["weights"].low_bytes * LOADED_SHARE:
+            return "loading"
+    in_ram = host_held.get(deployment.name)
+    weights = deployment.footprint.host.components.get("weights")
+    if weights is not None and in_ram is not None:
+        resident = in_ram.anonymous + in_ram.file + in_ram.shared + in_ram.hugepages
+        if resident < weights.low_bytes * LOADED_SHARE:
+            return "loading"
+    return "warm"
+
+
+def _sum(terms: Iterable[Term]) -> Bounds:
+    total = ZERO
+    for term in terms:
+        total += Bounds(term.low_bytes, term.high_bytes)
+    return total

@@ -1,0 +1,100 @@
+"""`config`: show, check and write the configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporter.cli.common import flags_of, load, print_json, settings_flags
+from exporter.settings import options
+from exporter.settings.options import Settings
+from exporter.settings.resolve import plain
+
+
+@click.group()
+def command() -> None:
+    """Show, check and write the configuration."""
+
+
+@command.command("print")
+@settings_flags
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of TOML.")
+def print_(file: Path | None, as_json: bool, **given: Any) -> None:
+    """The effective configuration: file < environment < flags."""
+    settings = load(file, flags_of(given))
+    if as_json:
+        print_json(plain(settings))
+    else:
+        click.echo(to_toml(settings), nl=False)
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Check FILE, with the environment applied; exit 2 with one line per problem."""
+    settings = load(file, {})
+    click.echo(f"{file}: fine, {len(settings.deployments)} deployments declared")
+
+
+@command.command()
+def default() -> None:
+    """A configuration file with every option, its default and its meaning."""
+    click.echo(to_toml(Settings(), comments=True), nl=False)
+
+
+def to_toml(settings: Settings, *, comments: bool = False) -> str:
+    """The settings as TOML; with `comments`, each option has its meaning and stands commented out."""
+    lines: list[str] = []
+    for one in dataclasses.fields(settings):
+        if one.name not in options.sections() and one.name != "deployments":
+            lines += _option(one, getattr(settings, one.name), comments)
+    for section in options.sections():
+        table = getattr(settings, section)
+        lines += ["", f"[{section}]"]
+        for one in dataclasses.fields(table):
+            lines += _option(one, getattr(table, one.name), comments)
+    for entry in settings.deployments:
+        lines += ["", "[[deployments]]"]
+        for one in dataclasses.fields(entry):
+            lines += _option(one, getattr(entry, one.name), comments)
+    if comments:
+        lines += ["", *_EXAMPLE.splitlines()]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+_EXAMPLE = """\
+# What this host serves, one entry a deployment:
+# [[deployments]]
+# name = "r1"
+# model = "deepseek-ai/DeepSeek-R1"
+# engine = "vllm"
+# devices = [0, 1, 2, 3, 4, 5, 6, 7]
+# tp = 8
+# max_model_len = 32768
+# max_num_seqs = 64"""
+
+
+def _option(one: dataclasses.Field[Any], value: Any, comments: bool) -> list[str]:
+    text = _value(value)
+    if not comments:
+        return [] if text is None else [f"{one.name} = {text}"]
+    restart = "" if one.metadata.get("reloadable", True) else " (needs a restart)"
+    return [f"# {one.metadata['meaning']}{restart}", f"# {one.name} = {text if text is not None else '…'}"]
+
+
+def _value(value: Any) -> str | None:
+    """A TOML value; None has none."""
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = [(one.name, _value(getattr(value, one.name))) for one in dataclasses.fields(value)]
+        return "{ " + ", ".join(f"{name} = {text}" for name, text in pairs if text is not None) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(text for item in value if (text := _value(item)) is not None) + "]"
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value)
+    return json.dumps(str(value), ensure_ascii=False)  # a TOML basic string escapes as JSON does

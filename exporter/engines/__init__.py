@@ -1,0 +1,1 @@
+"""What serves models on this host: which processes belong to which engine."""

@@ -1,0 +1,1 @@
+"""Metrics: one table of families, collected from a snapshot, rendered once."""

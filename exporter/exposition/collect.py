@@ -1,0 +1,221 @@
+"""Turns a snapshot into samples of the families, in the order of the table."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+
+from exporter import __revision__, __version__
+from exporter.capacity.assessment import Commitment, DeploymentStatus
+from exporter.capacity.attribution import OTHER
+from exporter.exposition import families as f
+from exporter.exposition.families import Family
+from exporter.hardware.gpu import Gpu, GpuReading, GpuState
+from exporter.hardware.host import HostReading
+from exporter.snapshot import Snapshot, Source
+
+Sample = tuple[Family, tuple[str, ...], float]
+"""A family, its label values in the family's order, and the value."""
+
+
+def samples(snapshot: Snapshot) -> Iterator[Sample]:
+    """Every sample of a snapshot; unknown values are left out."""
+    for gpu in snapshot.gpus:
+        yield from _gpu(gpu, snapshot)
+    for vendor, count in snapshot.visible_gpus.items():
+        yield f.GPUS, (vendor,), count
+    yield f.GPUS_EXPECTED, (), snapshot.expected_gpus
+    if snapshot.host is not None:
+        yield from _host(snapshot.host)
+    yield from _host_capacity(snapshot)
+    index = {gpu.identity.uuid: str(gpu.identity.index) for gpu in snapshot.gpus}
+    for status in snapshot.assessment.deployments:
+        yield from _deployment(status, index)
+    for name, value in snapshot.thresholds.items():
+        yield f.THRESHOLD, (name,), value
+    yield f.BUILD_INFO, (__version__, __revision__, platform.python_version()), 1
+    for source in snapshot.sources:
+        yield from _source(source)
+    yield f.WORKERS_STUCK, (), snapshot.workers_stuck
+    yield f.SNAPSHOT_TIME, (), snapshot.taken_at_seconds
+    yield f.SNAPSHOT_DURATION, (), snapshot.duration_seconds
+    yield f.RELOAD_SUCCESSFUL, (), snapshot.reload.successful
+    yield f.RELOAD_TIME, (), snapshot.reload.at_seconds
+    yield f.CLOCK_STEPS, (), snapshot.clock_steps
+
+
+def _gpu(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
+    one = gpu.identity
+    device = (str(one.index), one.uuid)
+    node = "" if one.numa_node is None else str(one.numa_node)
+    yield (
+        f.GPU_INFO,
+        (
+            *device,
+            one.name,
+            one.vendor,
+            one.driver_version,
+            one.pci_bus_id,
+            one.memory_kind,
+            node,
+            snapshot.pool,
+        ),
+        1,
+    )
+    yield f.GPU_UP, device, gpu.state is GpuState.UP
+    yield f.GPU_STATE, (*device, gpu.state), 1
+    for xid, (times, last) in gpu.xid_errors.items():
+        yield f.GPU_XID, (*device, str(xid)), times
+        yield f.GPU_XID_LAST, (*device, str(xid)), last
+    if gpu.reading is not None:
+        yield from _reading(device, gpu.reading)
+    for holding in snapshot.assessment.held.get(one.uuid, ()):
+        yield f.GPU_MEMORY_HELD, (*device, holding.holder, holding.kind), holding.size_bytes
+    commitment = snapshot.assessment.devices.get(one.uuid)
+    if commitment is not None:
+        yield from _commitment(_DEVICE_FAMILIES, device, commitment)
+
+
+_READINGS: tuple[tuple[Family, str], ...] = (
+    (f.GPU_MEMORY_TOTAL, "memory_total_bytes"),
+    (f.GPU_MEMORY_USED, "memory_used_bytes"),
+    (f.GPU_MEMORY_FREE, "memory_free_bytes"),
+    (f.GPU_MEMORY_RESERVED, "memory_reserved_bytes"),
+    (f.GPU_UTILIZATION, "utilization_ratio"),
+    (f.GPU_BANDWIDTH, "memory_bandwidth_utilization_ratio"),
+    (f.GPU_POWER, "power_watts"),
+    (f.GPU_POWER_LIMIT, "power_limit_watts"),
+)
+
+
+def _reading(device: tuple[str, str], reading: GpuReading) -> Iterator[Sample]:
+    for family, attribute in _READINGS:
+        value = getattr(reading, attribute)
+        if value is not None:
+            yield family, device, value
+    if reading.energy_joules is not None:
+        yield f.GPU_ENERGY, (*device, "counter"), reading.energy_joules
+    for sensor, celsius in reading.temperature_celsius.items():
+        yield f.GPU_TEMPERATURE, (*device, sensor), celsius
+    for reason, holds in reading.clocks_limited.items():
+        yield f.GPU_CLOCKS_LIMITED, (*device, reason), holds
+    for kind, errors in reading.ecc_errors.items():
+        yield f.GPU_ECC, (*device, kind), errors
+
+
+_HOST_READINGS: tuple[tuple[Family, str], ...] = (
+    (f.HOST_TOTAL, "memory_total_bytes"),
+    (f.HOST_AVAILABLE, "memory_available_bytes"),
+    (f.HOST_SWAP_TOTAL, "swap_total_bytes"),
+    (f.HOST_SWAP_USED, "swap_used_bytes"),
+    (f.HOST_HUGEPAGES_TOTAL, "hugepages_total_bytes"),
+    (f.HOST_HUGEPAGES_FREE, "hugepages_free_bytes"),
+    (f.HOST_SHARED, "shared_bytes"),
+    (f.HOST_OOM_KILLS, "oom_kills"),
+)
+
+
+def _host(host: HostReading) -> Iterator[Sample]:
+    for family, attribute in _HOST_READINGS:
+        value = getattr(host, attribute)
+        if value is not None:
+            yield family, (), value
+    for scope, seconds in (("some", host.pressure_some_seconds), ("full", host.pressure_full_seconds)):
+        if seconds is not None:
+            yield f.HOST_PRESSURE, (scope,), seconds
+    for node, memory in host.numa.items():
+        yield f.HOST_NUMA_FREE, (str(node),), memory.free_bytes
+        yield f.HOST_NUMA_TOTAL, (str(node),), memory.total_bytes
+    if host.cpu is not None:
+        numbers = (host.cpu.sockets, host.cpu.cores, host.cpu.threads)
+        yield f.HOST_CPU, (host.cpu.model, *("" if n is None else str(n) for n in numbers)), 1
+
+
+_DEVICE_FAMILIES = (f.CAPACITY, f.COMMITTED, f.HEADROOM, f.OVERCOMMIT)
+_HOST_FAMILIES = (f.HOST_CAPACITY, f.HOST_COMMITTED, f.HOST_HEADROOM, f.HOST_OVERCOMMIT)
+
+
+def _commitment(
+    of: tuple[Family, Family, Family, Family], labels: tuple[str, ...], commitment: Commitment
+) -> Iterator[Sample]:
+    capacity, committed, headroom, overcommit = of
+    yield capacity, labels, commitment.capacity
+    for bound, size in commitment.committed.items():
+        yield committed, (*labels, bound), size
+    for bound, size in commitment.headroom.items():
+        yield headroom, (*labels, bound), size
+    for bound, ratio in commitment.overcommit_ratio.items():
+        yield overcommit, (*labels, bound), ratio
+
+
+def _host_capacity(snapshot: Snapshot) -> Iterator[Sample]:
+    if snapshot.assessment.host is not None:
+        yield from _commitment(_HOST_FAMILIES, (), snapshot.assessment.host)
+    for holder, memory in snapshot.assessment.host_held.items():
+        for kind in ("anonymous", "file", "shared", "hugepages"):
+            yield f.HOST_HELD, (holder, kind), getattr(memory, kind)
+    if snapshot.assessment.host_other is not None:
+        yield f.HOST_HELD, (OTHER, "anonymous"), snapshot.assessment.host_other
+
+
+def _deployment(status: DeploymentStatus, index: Mapping[str, str]) -> Iterator[Sample]:
+    declared, footprint = status.declared, status.declared.footprint
+    name = (declared.name,)
+    yield (
+        f.DEPLOYMENT_INFO,
+        (
+            *name,
+            declared.engine,
+            footprint.model_id if footprint else declared.model,
+            footprint.architecture if footprint else "",
+            footprint.quantization if footprint else "",
+            declared.kv_cache_dtype or "",
+            str(declared.tp),
+            str(declared.pp),
+            str(declared.dp),
+            "declared",
+        ),
+        1,
+    )
+    yield f.DEPLOYMENT_STATE, (*name, status.state), 1
+    if declared.max_model_len is not None:
+        yield f.MAX_CONTEXT, name, declared.max_model_len
+    if declared.max_num_seqs is not None:
+        yield f.MAX_SEQUENCES, name, declared.max_num_seqs
+    if footprint is None:
+        return
+    bases: dict[str, str] = {}
+    for uuid, rank in zip(declared.ranks, footprint.devices, strict=False):
+        for component, term in rank.components.items():
+            bases[component] = term.basis
+            if uuid in index:
+                yield f.EXPECTED_GPU, (*name, index[uuid], uuid, component), term.expected_bytes
+    for component, term in footprint.host.components.items():
+        bases.setdefault(component, term.basis)
+        yield f.EXPECTED_HOST, (*name, component), term.expected_bytes
+    for component, basis in bases.items():
+        yield f.EXPECTED_BASIS, (*name, component, basis), 1
+    kv = footprint.kv_cache
+    yield f.KV_BYTES_PER_TOKEN, name, kv.bytes_per_token
+    if kv.capacity_tokens is not None:
+        yield f.KV_CAPACITY, name, kv.capacity_tokens
+    if kv.demand_tokens is not None:
+        yield f.KV_DEMAND, name, kv.demand_tokens
+    if kv.capacity_tokens and kv.demand_tokens is not None:
+        yield f.KV_OVERCOMMIT, name, kv.demand_tokens / kv.capacity_tokens
+    if kv.full_length_sequences is not None:
+        yield f.FULL_LENGTH, name, kv.full_length_sequences
+
+
+def _source(source: Source) -> Iterator[Sample]:
+    name = (source.name,)
+    yield f.SOURCE_UP, name, source.up
+    yield f.SOURCE_STATE, (*name, source.state), 1
+    yield f.SOURCE_EXPECTED, name, source.expected
+    if source.last_success_seconds is not None:
+        yield f.SOURCE_LAST, name, source.last_success_seconds
+    yield f.SOURCE_DURATION, name, source.duration_seconds
+    for reason, times in source.errors.items():
+        yield f.SOURCE_ERRORS, (*name, reason), times
+    if source.worker_restarts is not None:
+        yield f.WORKER_RESTARTS, name, source.worker_restarts

@@ -1,0 +1,207 @@
+"""RAM, swap, pressure, NUMA nodes and processors of this host, from /proc and /sys (proc(5), sysfs).
+
+psutil reads what it knows; hugepages, NUMA, PSI, OOM kills and the container's limit it does not, so those
+files are parsed here. A file that is missing or makes no sense gives an absent value, never zero.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+_MAX_BYTES = 2**20
+_KIB = 1024
+_NO_LIMIT_BYTES = 2**60
+"""cgroup v1 says "no limit" with a number near 2^63."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumaNode:
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """What the processors are; numbers are None where /proc/cpuinfo does not say."""
+
+    model: str
+    sockets: int | None
+    cores: int | None
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostReading:
+    """Memory of the host, or of the container that confines us, in bytes.
+
+    `limit_bytes` is the container's limit when it is what counts; total and available already follow it.
+    """
+
+    memory_total_bytes: int
+    memory_available_bytes: int
+    limit_bytes: int | None = None
+    swap_total_bytes: int | None = None
+    swap_used_bytes: int | None = None
+    hugepages_total_bytes: int | None = None
+    hugepages_free_bytes: int | None = None
+    shared_bytes: int | None = None
+    pressure_some_seconds: float | None = None
+    pressure_full_seconds: float | None = None
+    oom_kills: int | None = None
+    numa: Mapping[int, NumaNode] = field(default_factory=dict)
+    cpu: Cpu | None = None
+
+
+class HostUnreadable(Exception):
+    """Not even the size of the memory could be read; the text says why."""
+
+
+class HostSource:
+    """Reads one host; `proc` and `sys` are the roots of the two file systems."""
+
+    def __init__(self, proc: Path, sys: Path, *, cgroup_limit: bool) -> None:
+        self._proc = proc
+        self._sys = sys
+        self.cgroup_limit = cgroup_limit
+        self._cpu = _cpu(_text(proc / "cpuinfo"))
+
+    def read(self) -> HostReading:
+        """One reading. Raises HostUnreadable."""
+        meminfo = parse_meminfo(_text(self._proc / "meminfo"))
+        total, available, swap = self._memory(meminfo)
+        limit, used = self._limit() if self.cgroup_limit else (None, None)
+        if limit is not None and limit < total:
+            available = min(available, max(0, limit - (used or 0)))
+            total = limit
+        else:
+            limit = None
+        page = meminfo.get("Hugepagesize")
+        pressure = parse_pressure(_text(self._proc / "pressure" / "memory"))
+        return HostReading(
+            memory_total_bytes=total,
+            memory_available_bytes=available,
+            limit_bytes=limit,
+            swap_total_bytes=swap[0],
+            swap_used_bytes=swap[1],
+            hugepages_total_bytes=_pages(meminfo.get("HugePages_Total"), page),
+            hugepages_free_bytes=_pages(meminfo.get("HugePages_Free"), page),
+            shared_bytes=meminfo.get("Shmem"),
+            pressure_some_seconds=pressure.get("some"),
+            pressure_full_seconds=pressure.get("full"),
+            oom_kills=parse_vmstat(_text(self._proc / "vmstat")).get("oom_kill"),
+            numa=self._numa(),
+            cpu=self._cpu,
+        )
+
+    def _memory(self, meminfo: Mapping[str, int]) -> tuple[int, int, tuple[int | None, int | None]]:
+        if self._proc == Path("/proc"):
+            try:
+                memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+            except (OSError, ValueError, KeyError, RuntimeError) as error:
+                raise HostUnreadable(f"/proc/meminfo: {error}") from None
+            return memory.total, memory.available, (swap.total, swap.used)
+        try:
+            total, available = meminfo["MemTotal"], meminfo["MemAvailable"]
+        except KeyError as missing:
+            raise HostUnreadable(f"{self._proc / 'meminfo'} has no {missing.args[0]}") from None
+        swap_total, swap_free = meminfo.get("SwapTotal"), meminfo.get("SwapFree")
+        used = None if swap_total is None or swap_free is None else swap_total - swap_free
+        return total, available, (swap_total, used)
+
+    def _limit(self) -> tuple[int | None, int | None]:
+        """(limit, used) of the container that confines us, else (None, None).
+
+        A service's own MemoryMax is not the host's size, so only a limit that stands at the root of what we
+        see counts: a container's cgroup namespace puts it there, and the host's root has none.
+        Page cache that can be dropped at once is not use: `memory.current` counts it (ollama#15704).
+        """
+        root = self._sys / "fs" / "cgroup"
+        limit = _integer(_text(root / "memory.max"))
+        if limit is not None:
+            inactive = parse_vmstat(_text(root / "memory.stat")).get("inactive_file", 0)
+            return limit, max(0, (_integer(_text(root / "memory.current")) or 0) - inactive)
+        v1 = root / "memory"
+        limit = _integer(_text(v1 / "memory.limit_in_bytes"))
+        if limit is None or limit >= _NO_LIMIT_BYTES:
+            return None, None
+        inactive = parse_vmstat(_text(v1 / "memory.stat")).get("total_inactive_file", 0)
+        return limit, max(0, (_integer(_text(v1 / "memory.usage_in_bytes")) or 0) - inactive)
+
+    def _numa(self) -> dict[int, NumaNode]:
+        nodes = {}
+        try:
+            folders = sorted((self._sys / "devices" / "system" / "node").glob("node[0-9]*"))
+        except OSError:
+            return {}
+        for folder in folders:
+            values = parse_meminfo(_text(folder / "meminfo"))
+            number = _integer(folder.name.removeprefix("node"))
+            if number is not None and "MemTotal" in values and "MemFree" in values:
+                nodes[number] = NumaNode(values["MemTotal"], values["MemFree"])
+        return nodes
+
+
+_MEMINFO_LINE = re.compile(r"^(?:Node \d+ )?([A-Za-z_()0-9]{1,64}):\s+(\d{1,18})( kB)?\s*$", re.ASCII)
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """`/proc/meminfo` or a node's `meminfo`: sizes in bytes, counts as they are; other lines are left out."""
+    values = {}
+    for line in text.splitlines():
+        match = _MEMINFO_LINE.match(line)
+        if match:
+            values[match[1]] = int(match[2]) * (_KIB if match[3] else 1)
+    return values
+
+
+def parse_pressure(text: str) -> dict[str, float]:
+    """`/proc/pressure/memory`: seconds stalled since boot, by scope (`some`, `full`)."""
+    found = {}
+    for scope, total in re.findall(r"^(some|full) .*?\btotal=(\d{1,18})\s*$", text, re.MULTILINE | re.ASCII):
+        found[scope] = int(total) / 1e6
+    return found
+
+
+def parse_vmstat(text: str) -> dict[str, int]:
+    """`/proc/vmstat` and cgroup `memory.stat`: name and number on a line."""
+    pairs = re.findall(r"^([A-Za-z_0-9]{1,64}) (\d{1,18})$", text, re.MULTILINE | re.ASCII)
+    return {name: int(number) for name, number in pairs}
+
+
+def _cpu(cpuinfo: str) -> Cpu | None:
+    threads = len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE))
+    if not threads:
+        return None
+    name = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.{1,128})$", cpuinfo, re.MULTILINE)
+    physical = re.findall(r"^physical id\s*:\s*(\d+)", cpuinfo, re.MULTILINE)
+    cores = re.findall(r"^core id\s*:\s*(\d+)", cpuinfo, re.MULTILINE)
+    paired = len(physical) == len(cores) == threads
+    return Cpu(
+        model=name[1].strip() if name else "",
+        sockets=len(set(physical)) if physical else None,
+        cores=len(set(zip(physical, cores, strict=True))) if paired else None,
+        threads=threads,
+    )
+
+
+def _pages(count: int | None, page_bytes: int | None) -> int | None:
+    return None if count is None or page_bytes is None else count * page_bytes
+
+
+def _integer(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
+
+
+def _text(path: Path) -> str:
+    """A file's beginning, or "" when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_MAX_BYTES).decode(errors="replace")
+    except OSError:
+        return ""

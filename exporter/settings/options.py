@@ -1,0 +1,201 @@
+"""Every option, its default, bounds and meaning, in one table of frozen dataclasses.
+
+The daemon imports only this module: reading and validating (`reader`) needs pydantic, which costs about
+14 MiB of memory, and therefore runs in a short-lived child process (`resolve`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Len
+
+STRICT = {"extra": "forbid"}
+"""Configuration that pydantic reads off `__pydantic_config__`: an unknown key is an error."""
+
+
+def option(default: Any, meaning: str, *, reloadable: bool = True) -> Any:
+    """A dataclass field with its default and what it means; `reloadable` says whether SIGHUP applies it."""
+    metadata = {"meaning": meaning, "reloadable": reloadable}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+Seconds = Annotated[float, Gt(0), Le(86400)]
+Count = Annotated[int, Ge(1)]
+Bytes = Annotated[int, Ge(0)]
+"""A size; in the file an integer (bytes) or text such as "512MiB", "80GB"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    __pydantic_config__ = STRICT
+    interval: Annotated[float, Ge(0.2), Le(3600)] = option(5.0, "seconds between two readings of the host")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Web:
+    __pydantic_config__ = STRICT
+    listen_address: str = option("127.0.0.1:9671", "host:port of the HTTP server", reloadable=False)
+    max_connections: Annotated[int, Ge(8), Le(4096)] = option(
+        256, "open connections; beyond, the one that has been silent longest is closed", reloadable=False
+    )
+    request_deadline: Seconds = option(5.0, "seconds a client has to send its request head", reloadable=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    __pydantic_config__ = STRICT
+    level: Literal["debug", "info", "warning", "error"] = option("info", "least severe line that is written")
+    format: Literal["logfmt", "json"] = option("logfmt", "shape of a log line")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nvml:
+    __pydantic_config__ = STRICT
+    enabled: bool = option(True, "read NVIDIA GPUs through NVML", reloadable=False)
+    device_deadline: Seconds = option(10.0, "seconds a device may take to answer before it counts as stalled")
+    init_deadline: Seconds = option(90.0, "seconds the driver may take to initialise")
+    quarantine: Seconds = option(30.0, "seconds a stalled device is left alone at first; doubles to 10 min")
+    retry: Seconds = option(5.0, "seconds before the driver is tried again at first; doubles to 5 min")
+    release_for: Seconds = option(600.0, "seconds after which a released driver is taken up again by itself")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    __pydantic_config__ = STRICT
+    proc_path: Path = option(Path("/proc"), "root of the process file system", reloadable=False)
+    sys_path: Path = option(Path("/sys"), "root of the system file system", reloadable=False)
+    cgroup_limit: Literal["auto", "ignore"] = option(
+        "auto", "auto: inside a container its memory limit is the host's size; ignore: never"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    __pydantic_config__ = STRICT
+    gpu_safety_margin: Bytes = option(0, "bytes of every device that are never promised to a deployment")
+    host_safety_margin: Bytes = option(2**30, "bytes of RAM that are never promised to a deployment")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """Alert thresholds in force; each is exported as `deepseek_threshold{name=…}`."""
+
+    __pydantic_config__ = STRICT
+    vram_overcommit_ratio: Annotated[float, Gt(0)] = option(1.0, "committed / capacity of a device")
+    host_memory_overcommit_ratio: Annotated[float, Gt(0)] = option(1.0, "committed / capacity of RAM")
+    source_stale_seconds: Annotated[float, Gt(0)] = option(60.0, "age at which a source counts as blind")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    __pydantic_config__ = STRICT
+    directory: Path | None = option(
+        None,
+        "where the inventory is remembered; default $STATE_DIRECTORY, else the user's state folder",
+        reloadable=False,
+    )
+    control_socket: Path | None = option(
+        None, "socket of `ctl`; default $RUNTIME_DIRECTORY/control.sock", reloadable=False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """How the processes of a declared deployment are known. All keys given must hold."""
+
+    __pydantic_config__ = STRICT
+    program: str | None = option(None, 'name of the program, `*` allowed: "llama-server", "VLLM::*"')
+    unit: str | None = option(None, 'systemd unit (or container scope) they run in: "vllm-r1.service"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One `[[deployments]]` entry: what the operator says this host serves."""
+
+    __pydantic_config__ = STRICT
+    name: Annotated[str, Len(1, 64)] = option("", "stable name, the `deployment` label")
+    model: Annotated[str, Len(1, 128)] = option("", "hub id or alias from the catalogue")
+    engine: Literal["vllm", "sglang", "llama.cpp", "ollama"] = option("vllm", "inference engine")
+    quantization: str | None = option(None, "default: the checkpoint's own")
+    devices: list[Annotated[int, Ge(0)]] = option([], "GPU indices; empty: RAM only")
+    required: bool = option(True, "its room must stay free also while it does not run")
+    match: Match | None = option(None, "default: the engine's usual program names")
+    tp: Count = option(1, "tensor parallel size")
+    pp: Count = option(1, "pipeline parallel size")
+    dp: Count = option(1, "data parallel size")
+    max_model_len: Count | None = option(None, "context, tokens")
+    max_num_seqs: Count | None = option(None, "sequences at once")
+    max_num_batched_tokens: Count | None = option(None, "tokens a step may hold")
+    memory_fraction: Annotated[float, Gt(0), Le(1)] | None = option(None, "share of a device it takes")
+    kv_cache_dtype: str | None = option(None, "type of the KV cache")
+    kv_cache_bytes: Bytes | None = option(None, "size of the KV pool per rank, when fixed")
+    ep: Count | None = option(None, "expert parallel size")
+    dp_attention: bool = option(False, "SGLang: data parallel attention")
+    enforce_eager: bool = option(False, "vLLM: without CUDA graphs")
+    gpu_layers: Annotated[int, Ge(0)] | None = option(None, "llama.cpp: layers on GPUs")
+    n_cpu_moe: Annotated[int, Ge(0)] | None = option(None, "llama.cpp: layers whose experts stay in RAM")
+    parallel: Count | None = option(None, "llama.cpp: slots")
+    kv_unified: bool | None = option(None, "llama.cpp: one cache for all slots")
+    micro_batch: Count | None = option(None, "llama.cpp: -ub")
+    cache_type_k: str | None = option(None, "llama.cpp: -ctk")
+    cache_type_v: str | None = option(None, "llama.cpp: -ctv")
+    flash_attention: bool | None = option(None, "llama.cpp: -fa")
+    mmap: bool | None = option(None, "llama.cpp: weights mapped from the file")
+    mlock: bool = option(False, "llama.cpp: weights locked in RAM")
+    repack: bool | None = option(None, "llama.cpp: weights rearranged for the processor")
+    cache_ram_bytes: Bytes | None = option(None, "llama.cpp: limit of the prompt cache")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The effective configuration."""
+
+    __pydantic_config__ = STRICT
+    poll: Poll = field(default_factory=Poll)
+    web: Web = field(default_factory=Web)
+    log: Log = field(default_factory=Log)
+    nvml: Nvml = field(default_factory=Nvml)
+    host: Host = field(default_factory=Host)
+    capacity: Capacity = field(default_factory=Capacity)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    state: State = field(default_factory=State)
+    pool: Annotated[str, Len(0, 64)] = option("", "what this host is for: production, research …")
+    expected_gpus: Annotated[int, Ge(0)] | None = option(
+        None, "GPUs this host should have; default: as many as were ever seen here"
+    )
+    deployments: list[Deployment] = option([], "what this host serves")
+
+
+def sections() -> dict[str, type]:
+    """Section name → its dataclass, in the order of the file."""
+    hints = get_type_hints(Settings)
+    return {f.name: hints[f.name] for f in fields(Settings) if is_dataclass(hints[f.name])}
+
+
+def scalar_options() -> list[tuple[str, str, Any, dict[str, Any]]]:
+    """Every option that a flag can set: (section, key, type without bounds, metadata)."""
+    found = []
+    for section, kind in sections().items():
+        hints = get_type_hints(kind)
+        found += [(section, f.name, hints[f.name], dict(f.metadata)) for f in fields(kind)]
+    return found
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """Rebuild a value of type `kind` from JSON data that the reader has validated."""
+    if value is None:
+        return None
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return kind(**{key: from_plain(hints[key], item) for key, item in value.items()})
+    if get_origin(kind) is list:
+        return [from_plain(get_args(kind)[0], item) for item in value]
+    inner = [one for one in get_args(kind) if one is not type(None)] if type(None) in get_args(kind) else []
+    if inner:
+        return from_plain(inner[0], value)
+    return Path(value) if kind is Path else value

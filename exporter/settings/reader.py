@@ -1,0 +1,222 @@
+"""Reads and validates the configuration: TOML file < environment `DEEPSEEK_EXPORTER_…` < flags.
+
+Uses pydantic-settings. Every error names the key, where it came from, and what to do; the value of an
+unknown key is never repeated, because it may be a secret in the wrong place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError, create_model
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from exporter import units
+from exporter.settings import options
+from exporter.settings.errors import ConfigurationError
+from exporter.settings.options import Settings
+
+DEFAULT_FILE = Path("/etc/deepseek-exporter/config.toml")
+ENV_PREFIX = "DEEPSEEK_EXPORTER_"
+_MAX_FILE_BYTES = 4 * 2**20
+
+
+def read(file: Path | None, flags: Mapping[str, Any]) -> Settings:
+    """The effective settings of this process's environment.
+
+    `file` None means the default file, which may be absent; `flags` is nested by section.
+    Raises ConfigurationError.
+    """
+    table = _table(file)
+    _refuse_unknown_environment(os.environ)
+    sources = _Sources(
+        flags=dict(flags), variables=_from_environment(), table=table, file=file or DEFAULT_FILE
+    )
+    try:
+        merged = sources.merged()
+        settings = TypeAdapter(Settings).validate_python(_with_sizes(merged, sources))
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(sources.explain(error))) from None
+    _check_deployments(settings, sources)
+    return settings
+
+
+def _table(file: Path | None) -> dict[str, Any]:
+    path = file or DEFAULT_FILE
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
+            raise ConfigurationError(f"{path}: larger than 4 MiB, which is no configuration file")
+        return tomllib.loads(data.decode())
+    except FileNotFoundError:
+        if file is None:
+            return {}
+        raise ConfigurationError(
+            f"{path}: no such file; give an existing one with --config.file, or write one with "
+            f"`deepseek-exporter config default > {path}`"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+class _Environment(BaseSettings):
+    """Lets pydantic-settings read the variables; validation happens once, on the merged whole."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="ignore",
+        validate_default=False,
+    )
+
+
+def _from_environment() -> dict[str, Any]:
+    kinds: dict[str, Any] = {
+        f.name: (dict[str, Any] if f.name in options.sections() else Any, None)
+        for f in dataclasses.fields(Settings)
+    }
+    try:
+        return create_model("Environment", __base__=_Environment, **kinds)().model_dump(exclude_unset=True)
+    except (SettingsError, ValidationError) as error:
+        raise ConfigurationError(f"environment: {error}") from None
+
+
+@dataclasses.dataclass
+class _Sources:
+    """Where each value came from: lowest precedence first in `merged`, highest first in `origin`."""
+
+    flags: dict[str, Any]
+    variables: dict[str, Any]
+    table: dict[str, Any]
+    file: Path
+
+    def merged(self) -> dict[str, Any]:
+        return _merge(_merge(self.table, self.variables), self.flags)
+
+    def origin(self, path: tuple[str | int, ...]) -> str:
+        dotted = ".".join(str(part) for part in path)
+        if _present(self.flags, path):
+            return f"--{dotted.replace('_', '-')}"
+        if _present(self.variables, path):
+            return ENV_PREFIX + "_".join(str(part) for part in path).upper()
+        return f"{self.file}: {dotted}"
+
+    def explain(self, error: ValidationError) -> list[str]:
+        return [self._line(item) for item in error.errors(include_url=False, include_context=True)]
+
+    def _line(self, item: Any) -> str:
+        path: tuple[str | int, ...] = item["loc"]
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            return f"{self.origin(path)}: unknown key{_nearest(str(path[-1]), _known_keys(path[:-1]))}"
+        message = item["msg"].removeprefix("Value error, ")
+        value = item["input"]
+        shown = f" (got {value!r})" if isinstance(value, (int, float, str)) and len(str(value)) <= 40 else ""
+        return f"{self.origin(path)}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
+    known = {f"{ENV_PREFIX}{s}_{k}".upper() for s, k, _, _ in options.scalar_options()}
+    known |= {
+        f"{ENV_PREFIX}{f.name}".upper()
+        for f in dataclasses.fields(Settings)
+        if f.name not in options.sections()
+    }
+    problems = [
+        f"{name}: unknown environment variable{_nearest(name, known)}"
+        for name in environment
+        if name.startswith(ENV_PREFIX) and name not in known
+    ]
+    if problems:
+        raise ConfigurationError("\n".join(sorted(problems)))
+
+
+def _known_keys(path: tuple[str | int, ...]) -> list[str]:
+    kind: Any = Settings
+    for part in path:
+        if isinstance(part, int):
+            continue
+        kind = {"deployments": options.Deployment, "match": options.Match}.get(
+            part
+        ) or options.sections().get(part, kind)
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known here: {', '.join(sorted(known))}"
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _present(tree: Any, path: tuple[str | int, ...]) -> bool:
+    for part in path:
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+_SIZES = {("capacity", "gpu_safety_margin"), ("capacity", "host_safety_margin")}
+
+
+def _with_sizes(merged: dict[str, Any], sources: _Sources) -> dict[str, Any]:
+    """Sizes given as text ("512MiB") become bytes."""
+    result: dict[str, Any] = json.loads(json.dumps(merged, default=str))
+    places: list[tuple[tuple[str | int, ...], Any]] = [
+        ((section, key), result.get(section)) for section, key in _SIZES
+    ]
+    entries = result.get("deployments")
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        places += [(("deployments", index, key), entry) for key in ("kv_cache_bytes", "cache_ram_bytes")]
+    problems = []
+    for path, table in places:
+        key = path[-1]
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            try:
+                table[key] = units.parse_bytes(table[key])
+            except ValueError as error:
+                problems.append(f"{sources.origin(path)}: {error}")
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return result
+
+
+def _check_deployments(settings: Settings, sources: _Sources) -> None:
+    problems = []
+    seen: set[str] = set()
+    for index, entry in enumerate(settings.deployments):
+        place = sources.origin(("deployments", index))
+        for key in ("name", "model"):
+            if not getattr(entry, key):
+                problems.append(
+                    f"{place}: {key} is missing; every [[deployments]] entry needs a name and a model"
+                )
+        if entry.name in seen:
+            problems.append(f"{place}: name {entry.name!r} is used twice; names must differ")
+        if len(set(entry.devices)) != len(entry.devices):
+            problems.append(f"{place}: devices names a GPU twice")
+        seen.add(entry.name)
+    if problems:
+        raise ConfigurationError("\n".join(problems))

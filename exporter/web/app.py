@@ -1,0 +1,100 @@
+"""The HTTP answers, as an ASGI application: /metrics, /-/healthy, /-/ready and a landing page.
+
+Every answer is bytes that lie ready; a request reads no hardware, takes no lock and renders nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from exporter.exposition.render import OPENMETRICS, TEXT, Exposition
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_PLAIN = "text/plain; charset=utf-8"
+_HTML = "text/html; charset=utf-8"
+
+
+class Application:
+    """Serves what `publish` handed over last. `healthy` tells whether sampling goes on."""
+
+    def __init__(self, healthy: Callable[[], bool]) -> None:
+        self._healthy = healthy
+        self._exposition: Exposition | None = None
+        self._page = b""
+
+    def publish(self, exposition: Exposition, page: bytes) -> None:
+        """Use these bytes from now on."""
+        self._exposition, self._page = exposition, page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request (ASGI 3)."""
+        if scope["type"] != "http":
+            return
+        if scope["method"] not in ("GET", "HEAD"):
+            await _answer(scope, send, 405, _PLAIN, b"only GET and HEAD\n", (b"allow", b"GET, HEAD"))
+            return
+        match scope["path"]:
+            case "/metrics":
+                await self._metrics(scope, send)
+            case "/-/healthy":
+                if self._healthy():
+                    await _answer(scope, send, 200, _PLAIN, b"healthy\n")
+                else:
+                    await _answer(scope, send, 503, _PLAIN, b"sampling stands still\n")
+            case "/-/ready":
+                if self._exposition is not None:
+                    await _answer(scope, send, 200, _PLAIN, b"ready\n")
+                else:
+                    await _answer(scope, send, 503, _PLAIN, b"no snapshot yet\n")
+            case "/":
+                await _answer(scope, send, 200, _HTML, self._page or b"<p>No snapshot yet.</p>\n")
+            case _:
+                await _answer(scope, send, 404, _PLAIN, b"not here; try /metrics\n")
+
+    async def _metrics(self, scope: Scope, send: Send) -> None:
+        ready = self._exposition
+        if ready is None:
+            await _answer(scope, send, 503, _PLAIN, b"no snapshot yet\n")
+            return
+        open_metrics = "application/openmetrics-text" in _header(scope, b"accept")
+        zipped = accepts_gzip(_header(scope, b"accept-encoding"))
+        content_type = OPENMETRICS if open_metrics else TEXT
+        vary = (b"vary", b"accept, accept-encoding")
+        if zipped:
+            body = ready.openmetrics_gzip if open_metrics else ready.text_gzip
+            await _answer(scope, send, 200, content_type, body, (b"content-encoding", b"gzip"), vary)
+        else:
+            body = ready.openmetrics if open_metrics else ready.text
+            await _answer(scope, send, 200, content_type, body, vary)
+
+
+def accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding header allows gzip (RFC 9110 §12.5.3): named, and not with q=0."""
+    for part in header.split(","):
+        coding, _, parameters = part.partition(";")
+        if coding.strip().lower() in ("gzip", "*"):
+            weight = parameters.replace(" ", "").lower().removeprefix("q=")
+            return weight.strip("0.") != "" if parameters else True
+    return False
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    values: list[bytes] = [value for key, value in scope["headers"] if key == name]
+    return b",".join(values).decode("latin-1")
+
+
+async def _answer(
+    scope: Scope, send: Send, status: int, content_type: str, body: bytes, *more: tuple[bytes, bytes]
+) -> None:
+    headers = [
+        (b"content-type", content_type.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-content-type-options", b"nosniff"),
+        *more,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
