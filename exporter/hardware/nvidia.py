@@ -7,6 +7,7 @@ Imports stay few, because each costs memory in a process that lives as long as t
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from typing import Any
@@ -309,19 +310,26 @@ def _processes(device: _Device) -> list[list[int | None]] | None:
 
 
 class XidEvents:
-    """Waits for Xid errors of the given devices. Raises DriverError when the driver gives no events."""
+    """Waits for Xid errors of the devices with these indices.
 
-    def __init__(self, handles: dict[str, Any]) -> None:
+    A device that is lost still sends the Xid that says so, but no longer tells its uuid: whose handle is whose
+    is noted before. Raises DriverError when the driver gives no events.
+    """
+
+    def __init__(self, driver: Driver, indices: list[int]) -> None:
         self._set = call(nvml.nvmlEventSetCreate)
-        registered = 0
-        for handle in handles.values():
+        self._uuids: dict[int | None, str] = {}
+        for index in indices:
             try:
+                handle = driver.handle(index)
+                uuid = text(call(nvml.nvmlDeviceGetUUID, handle))
                 call(nvml.nvmlDeviceRegisterEvents, handle, nvml.nvmlEventTypeXidCriticalError, self._set)
-                registered += 1
             except DriverError as error:
                 if error.fatal:
                     raise
-        if not registered:
+                continue
+            self._uuids[_address(handle)] = uuid
+        if not self._uuids:
             raise DriverError(nvml.NVML_ERROR_NOT_SUPPORTED, call="nvmlDeviceRegisterEvents")
 
     def wait(self, milliseconds: int) -> tuple[str, int] | None:
@@ -332,4 +340,9 @@ class XidEvents:
             if error.code == nvml.NVML_ERROR_TIMEOUT:
                 return None
             raise
-        return text(call(nvml.nvmlDeviceGetUUID, data.device)), int(data.eventData)
+        uuid = self._uuids.get(_address(data.device))
+        return None if uuid is None else (uuid, int(data.eventData))
+
+
+def _address(handle: Any) -> int | None:
+    return ctypes.cast(handle, ctypes.c_void_p).value

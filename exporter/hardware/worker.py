@@ -109,7 +109,7 @@ class _EventThread:
         while True:
             try:
                 indices = [index for index in range(self._driver.count()) if index not in skip]
-                events = nvidia.XidEvents({str(index): self._driver.handle(index) for index in indices})
+                events = nvidia.XidEvents(self._driver, indices)
                 while True:
                     event = events.wait(_EVENT_WAIT_MILLISECONDS)
                     if event is not None:
