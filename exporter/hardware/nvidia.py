@@ -312,8 +312,8 @@ def _processes(device: _Device) -> list[list[int | None]] | None:
 class XidEvents:
     """Waits for Xid errors of the devices with these indices.
 
-    A device that is lost still sends the Xid that says so, but no longer tells its uuid: whose handle is whose
-    is noted before. Raises DriverError when the driver gives no events.
+    A device that is lost still sends the Xid that says so, but no longer tells its uuid, so whose handle is
+    whose is noted before. Raises DriverError when the driver gives no events.
     """
 
     def __init__(self, driver: Driver, indices: list[int]) -> None:

@@ -1,0 +1,21 @@
+"""The bench that the fake driver's own tests work on; skipped, loudly, without a C compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fake_nvml.build import compiler
+from fake_nvml.probe import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A folder with a driver and child processes, which end with the test."""
+    if compiler() is None:
+        pytest.skip("NO C COMPILER: the fake NVIDIA driver is untested")
+    bench = Bench(tmp_path)
+    yield bench
+    bench.end()
