@@ -124,6 +124,11 @@ class Poller:
             self._processes = None
             return
         started = time.monotonic()
+        self._table.look_for(
+            entry.match.program
+            for entry in self.settings.deployments
+            if entry.match is not None and entry.match.program is not None
+        )
         try:
             self._processes = await asyncio.to_thread(self._table.scan)
             self._process_state = "up"

@@ -1,7 +1,7 @@
 """The host's processes, as far as deployments need them: program, parent, unit, memory (proc(5)).
 
-A command line is read for the program's own name only; every argument stays inside `_programs`, so that no
-key in somebody's arguments can reach a label, a log line or an error.
+A command line is read for the program's own name only, and a name is kept only when it is one that was
+asked for: no key in somebody's arguments can reach a label, a log line or an error.
 """
 
 from __future__ import annotations
@@ -53,6 +53,15 @@ class ProcessTable:
     def __init__(self, proc: Path) -> None:
         self._proc = proc
         self._known: dict[tuple[int, int], Process] = {}
+        self._patterns: frozenset[str] = frozenset()
+        self.look_for(())
+
+    def look_for(self, patterns: Iterable[str]) -> None:
+        """Names to recognise beside those of the known engines; `*` allowed."""
+        wanted = frozenset(patterns).union(*PROGRAMS.values())
+        if wanted != self._patterns:
+            self._patterns = wanted
+            self._known = {}
 
     def scan(self) -> dict[int, Process]:
         """Every process that can be read, by pid. Raises OSError when the table itself cannot."""
@@ -71,12 +80,19 @@ class ProcessTable:
                     pid=key[0],
                     start_ticks=start,
                     parent=parent,
-                    programs=frozenset({command, *_programs(_read(entry / "cmdline"))}),
+                    programs=frozenset({command, *self._named(_read(entry / "cmdline"))}),
                     units=frozenset(parse_cgroup(_read(entry / "cgroup"))),
                 )
             found[key] = known
         self._known = found
         return {process.pid: process for process in found.values()}
+
+    def _named(self, cmdline: bytes) -> list[str]:
+        return [
+            name
+            for name in _programs(cmdline)
+            if any(fnmatchcase(name, pattern) for pattern in self._patterns)
+        ]
 
     def memory(self, process: Process) -> ProcessMemory | None:
         """RAM of a process now; None when it is gone or another one has its pid."""
@@ -110,7 +126,7 @@ def matching(
         if (unit is None or unit in process.units)
         and any(fnmatchcase(name, pattern) for name in process.programs for pattern in patterns)
     }
-    roots = [processes[pid] for pid in matches if not _ancestors(processes, pid) & matches]
+    roots = [processes[pid] for pid in matches if not (_ancestors(processes, pid) - {pid}) & matches]
     roots.sort(key=lambda process: (process.start_ticks, process.pid))
     return [(root, _tree(children, root.pid)) for root in roots]
 
