@@ -16,6 +16,7 @@ from exporter.footprint.estimate import (
     estimate,
 )
 from exporter.hardware.gpu import Gpu
+from exporter.hardware.host import HostReading
 from exporter.models.catalog import Catalog, UnknownModel, UnknownQuantization
 from exporter.settings.options import Deployment
 
@@ -36,6 +37,18 @@ def shapes_of(gpus: Iterable[Gpu], before: Shapes) -> dict[int, tuple[str, Devic
             DeviceShape(index, reading.memory_total_bytes, reading.memory_reserved_bytes or 0),
         )
     return known
+
+
+def host_shape(host: HostReading) -> HostShape:
+    """The host as the estimator wants it: its size, and the instructions that decide what is repacked."""
+    features = host.cpu.features if host.cpu else frozenset()
+    if "avx512f" in features:
+        return HostShape(host.memory_total_bytes, "x86-avx512")
+    if "avx2" in features:
+        return HostShape(host.memory_total_bytes, "x86-avx2")
+    if features & {"asimddp", "i8mm"}:
+        return HostShape(host.memory_total_bytes, "arm64")
+    return HostShape(host.memory_total_bytes, "none")
 
 
 def declare(

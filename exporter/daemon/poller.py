@@ -12,10 +12,10 @@ from functools import cached_property
 from exporter import log
 from exporter.capacity.assessment import assess
 from exporter.capacity.attribution import owners
-from exporter.capacity.declaration import declare, shapes_of
+from exporter.capacity.declaration import declare, host_shape, shapes_of
 from exporter.capacity.observation import Declared, Observation
 from exporter.engines.process import Process, ProcessMemory, ProcessTable
-from exporter.footprint.estimate import DeviceShape, HostShape
+from exporter.footprint.estimate import DeviceShape
 from exporter.hardware.gpu import Gpu
 from exporter.hardware.host import HostReading, HostSource, HostUnreadable
 from exporter.hardware.inventory import Inventory
@@ -157,7 +157,7 @@ class Poller:
         """The declared deployments on the devices as they are; worked out again only when either changes."""
         self._shapes = shapes_of(gpus, self._shapes)
         entries = self.settings.deployments
-        shape = HostShape(host.memory_total_bytes) if host else None
+        shape = host_shape(host) if host else None
         basis = (tuple(map(repr, entries)), tuple(self._shapes.items()), shape)
         if basis != self._declared_for:
             self._declared = declare(entries, self._shapes, shape, self._catalog) if entries else ()

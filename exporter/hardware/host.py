@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 _MAX_BYTES = 2**20
+_MAX_CPUINFO_BYTES = 2**23  # 1.5 KiB for each of up to thousands of threads
 _KIB = 1024
 _NO_LIMIT_BYTES = 2**60
 """cgroup v1 says "no limit" with a number near 2^63."""
@@ -33,6 +34,12 @@ class Cpu:
     sockets: int | None
     cores: int | None
     threads: int
+    features: frozenset[str] = frozenset()
+    """of `FEATURES`, those that it has"""
+
+
+FEATURES = frozenset({"avx2", "avx512f", "asimddp", "i8mm"})
+"""Instructions by which llama.cpp chooses how weights lie in RAM, as /proc/cpuinfo names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class HostSource:
         self._proc = proc
         self._sys = sys
         self.cgroup_limit = cgroup_limit
-        self._cpu = _cpu(_text(proc / "cpuinfo"))
+        self._cpu = _cpu(_text(proc / "cpuinfo", _MAX_CPUINFO_BYTES))
 
     def read(self) -> HostReading:
         """One reading. Raises HostUnreadable."""
@@ -180,12 +187,14 @@ def _cpu(cpuinfo: str) -> Cpu | None:
     name = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.{1,128})$", cpuinfo, re.MULTILINE)
     physical = re.findall(r"^physical id\s*:\s*(\d+)", cpuinfo, re.MULTILINE)
     cores = re.findall(r"^core id\s*:\s*(\d+)", cpuinfo, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.{1,8192})$", cpuinfo, re.MULTILINE)
     paired = len(physical) == len(cores) == threads
     return Cpu(
         model=name[1].strip() if name else "",
         sockets=len(set(physical)) if physical else None,
         cores=len(set(zip(physical, cores, strict=True))) if paired else None,
         threads=threads,
+        features=FEATURES.intersection(flags[1].split()) if flags else frozenset(),
     )
 
 
@@ -198,10 +207,10 @@ def _integer(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, limit_bytes: int = _MAX_BYTES) -> str:
     """A file's beginning, or "" when it cannot be read."""
     try:
         with path.open("rb") as stream:
-            return stream.read(_MAX_BYTES).decode(errors="replace")
+            return stream.read(limit_bytes).decode(errors="replace")
     except OSError:
         return ""

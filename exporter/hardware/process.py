@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from exporter import log
@@ -31,6 +32,13 @@ KINDS = {
     "events_error",
     "fatal",
 }
+COMMAND = (
+    sys.executable,
+    "-I",
+    "-OO",  # no docstrings in memory: the binding alone has 8,000 lines
+    "-m",
+    "exporter.hardware.worker",
+)
 
 
 class WorkerProcess:
@@ -40,17 +48,16 @@ class WorkerProcess:
         self._child = child
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue(maxsize=4096)
         self._reader = asyncio.create_task(self._read())
+        self.stuck = False
+        """inside a driver call that does not return, as far as its owner knows"""
         self.unreapable = False
+        """asleep in the kernel: not even SIGKILL has ended it yet"""
 
     @classmethod
-    async def start(cls) -> WorkerProcess:
-        """Start a child. Raises OSError when the system cannot."""
+    async def start(cls, command: Sequence[str] = COMMAND) -> WorkerProcess:
+        """Start a child that speaks the worker's protocol. Raises OSError when the system cannot."""
         child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-OO",  # no docstrings in memory: the binding alone has 8,000 lines
-            "-m",
-            "exporter.hardware.worker",
+            *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE_LIMIT_BYTES,
@@ -108,10 +115,12 @@ class WorkerProcess:
                 if not isinstance(message, dict) or message.get("kind") not in KINDS:
                     raise ValueError("not a message")
                 await self._messages.put(message)
-        except ValueError as error:  # also an over-long line, and half a line at the end
+        except (ValueError, RecursionError) as error:  # also an over-long line, and half a line at the end
             _log.error(
                 "worker sent something that is no message; ending it", pid=self.pid, error=str(error)[:80]
             )
             with contextlib.suppress(ProcessLookupError):
                 self._child.kill()
+            while await self._child.stdout.read(_LINE_LIMIT_BYTES):
+                pass  # what is left unread would keep the pipe, and with it the child's end, open
         await self._messages.put(None)

@@ -1,0 +1,1 @@
+"""Expected memory of a deployment: what its engine will hold on each device and in RAM."""

@@ -1,0 +1,1 @@
+"""What the models are: architectures, quantizations and the catalogue that names them."""

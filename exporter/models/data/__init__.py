@@ -1,0 +1,1 @@
+"""Tables of models and formats, with their sources."""
