@@ -33,7 +33,7 @@ generate: $(VENV)/.dev
 	$(BIN)/python dashboards/generate.py
 	$(BIN)/python -m exporter.exposition.document > docs/METRICS.md
 
-gpu-smoke: $(VENV)/.dev
+gpu-smoke: $(VENV)/.dev  # needs a real NVIDIA GPU
 	$(BIN)/pytest -m gpu tests/gpu
 
 # uv resolves for every Python and architecture at once; the lock names no registry.
