@@ -29,15 +29,15 @@ def configure(level: str, shape: Literal["logfmt", "json"], stream: TextIO | Non
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
-        _printable,
     ]
+    last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if shape == "json":
         renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     else:
+        last.append(_printable)
         renderer = structlog.processors.LogfmtRenderer(
             key_order=["ts", "level", "logger", "msg"], drop_missing=True, bool_as_flag=False
         )
-    last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     last.append(_with_priority(renderer) if to_journal(stream) else renderer)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
@@ -46,8 +46,9 @@ def configure(level: str, shape: Literal["logfmt", "json"], stream: TextIO | Non
     root.setLevel(level.upper())
     for chatty in ("uvicorn.access", "apscheduler.executors", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    for framework in ("uvicorn", "uvicorn.error", "apscheduler"):
-        logging.getLogger(framework).setLevel(max(logging.getLevelName(level.upper()), logging.WARNING))
+    for framework, least in (("uvicorn", logging.ERROR), ("apscheduler", logging.WARNING)):
+        # uvicorn warns of every malformed request: whoever reaches the port could fill the journal.
+        logging.getLogger(framework).setLevel(max(logging.getLevelName(level.upper()), least))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -76,10 +77,12 @@ def to_journal(stream: TextIO) -> bool:
 
 
 def _printable(_logger: Any, _method: str, event: Event) -> Event:
-    """One event stays one line: control characters of foreign text become escapes."""
+    """One event stays one line of text: control characters of foreign text become escapes."""
     for key, value in event.items():
-        if isinstance(value, str) and key not in ("_record",) and not value.isprintable():
-            event[key] = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+        text = value if value is None or isinstance(value, bool) else str(value)
+        if isinstance(text, str) and not text.isprintable():
+            text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        event[key] = text
     return event
 
 

@@ -10,8 +10,8 @@ from typing import Any, NoReturn, TypeVar, get_args
 import click
 
 from exporter.settings.errors import ConfigurationError
-from exporter.settings.options import Settings, scalar_options
-from exporter.settings.resolve import resolve
+from exporter.settings.options import DEFAULT_FILE, Settings, scalar_options
+from exporter.settings.resolve import plain, resolve
 
 USAGE = 2
 NOTHING_READ = 3
@@ -31,12 +31,16 @@ def settings_flags(command: Command) -> Command:
     """Give a command `--config.file` and every option as an exporter-style flag, as `file` and `flags`."""
     for section, key, kind, metadata in reversed(scalar_options()):
         flag = f"--{section}.{key.replace('_', '-')}"
-        shape = {"type": bool} if kind is bool else {"type": str}
-        choices = get_args(kind) if all(isinstance(one, str) for one in get_args(kind)) else ()
-        meaning = metadata["meaning"] + (f" ({', '.join(choices)})" if choices else "")
-        command = click.option(flag, f"{section}__{key}", default=None, help=meaning, **shape)(command)
+        choices = [one for one in get_args(kind) if isinstance(one, str)]
+        shape = "[true|false]" if kind is bool else f"[{'|'.join(choices)}]" if choices else "VALUE"
+        default = plain(Settings())[section][key]
+        meaning = metadata["meaning"] + ("" if default is None else f"; default {json.dumps(default)}")
+        command = click.option(flag, f"{section}__{key}", metavar=shape, help=meaning)(command)
     return click.option(
-        "--config.file", "file", type=click.Path(path_type=Path), help="TOML file with the configuration."
+        "--config.file",
+        "file",
+        type=click.Path(path_type=Path),
+        help=f"TOML file with the configuration; default {DEFAULT_FILE}, when there is one",
     )(command)
 
 

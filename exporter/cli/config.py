@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from exporter.cli.common import flags_of, load, print_json, settings_flags
+from exporter.cli.common import fail, flags_of, load, print_json, settings_flags
 from exporter.settings import options
 from exporter.settings.options import Settings
 from exporter.settings.resolve import plain
@@ -36,8 +36,14 @@ def print_(file: Path | None, as_json: bool, **given: Any) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
     """Check FILE, with the environment applied; exit 2 with one line per problem."""
+    from exporter.web.server import ListenError, parse_address
+
     settings = load(file, {})
-    click.echo(f"{file}: fine, {len(settings.deployments)} deployments declared")
+    try:
+        parse_address(settings.web.listen_address)
+    except ListenError as error:
+        fail(str(error))
+    click.echo(f"{file}: fine, deployments declared: {len(settings.deployments)}")
 
 
 @command.command()
@@ -62,7 +68,8 @@ def to_toml(settings: Settings, *, comments: bool = False) -> str:
         for one in dataclasses.fields(entry):
             lines += _option(one, getattr(entry, one.name), comments)
     if comments:
-        lines += ["", *_EXAMPLE.splitlines()]
+        lines += ["", *_EXAMPLE.splitlines(), "#", "# Every key of a deployment:", *_keys(options.Deployment)]
+        lines += ["#", "# and of its `match`:", *_keys(options.Match)]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -76,6 +83,10 @@ _EXAMPLE = """\
 # tp = 8
 # max_model_len = 32768
 # max_num_seqs = 64"""
+
+
+def _keys(kind: type) -> list[str]:
+    return [f"#   {one.name}: {one.metadata['meaning']}" for one in dataclasses.fields(kind)]
 
 
 def _option(one: dataclasses.Field[Any], value: Any, comments: bool) -> list[str]:
@@ -97,4 +108,5 @@ def _value(value: Any) -> str | None:
         return "[" + ", ".join(text for item in value if (text := _value(item)) is not None) + "]"
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)
-    return json.dumps(str(value), ensure_ascii=False)  # a TOML basic string escapes as JSON does
+    # A TOML basic string escapes as JSON does, and DEL too (TOML 1.0, String).
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -15,7 +15,11 @@ from exporter.settings.options import State
 
 @click.group()
 @click.option(
-    "--state.control-socket", "socket", type=click.Path(path_type=Path), help="The daemon's control socket."
+    "--state.control-socket",
+    "socket",
+    type=click.Path(path_type=Path),
+    envvar="DEEPSEEK_EXPORTER_STATE_CONTROL_SOCKET",
+    help="The daemon's control socket.",
 )
 @click.pass_context
 def command(context: click.Context, socket: Path | None) -> None:

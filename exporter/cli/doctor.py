@@ -41,7 +41,7 @@ def command(file: Path | None, as_json: bool, **given: Any) -> None:
     settings = load(file, flags_of(given))
     log.configure("error", settings.log.format)
     checks = [
-        Check("config", "ok", f"{len(settings.deployments)} deployments declared"),
+        Check("config", "ok", f"deployments declared: {len(settings.deployments)}"),
         *_host(settings),
         _processes(settings),
         *_nvml(settings),
@@ -77,7 +77,7 @@ def _host(settings: Settings) -> list[Check]:
     else:
         checks.append(Check("host.pressure", "ok", "readable"))
     nodes = len(read.numa)
-    checks.append(Check("host.numa", "ok" if nodes else "note", f"{nodes} nodes"))
+    checks.append(Check("host.numa", "ok" if nodes else "note", f"nodes: {nodes}"))
     return checks
 
 

@@ -44,7 +44,7 @@ def print_(name: str) -> None:
     files = _files()
     if name not in files:
         fail(f"no file {name!r}; there are: {', '.join(files)}")
-    click.echo(files[name].read_text(), nl=False)
+    click.echo(files[name].read_text(encoding="utf-8"), nl=False)
 
 
 @command.command()

@@ -22,6 +22,8 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 
 _INTERPRETERS = re.compile(r"^(python|pypy)[0-9.]*$")
 _MAX_BYTES = 65536
+_SETTLED_AFTER_SCANS = 4
+"""A new process may still become another program (exec, a title set late) without changing its short name."""
 _MODULE = re.compile(r"^[A-Za-z_][\w.]{0,127}$", re.ASCII)
 
 
@@ -53,6 +55,7 @@ class ProcessTable:
     def __init__(self, proc: Path) -> None:
         self._proc = proc
         self._known: dict[tuple[int, int], Process] = {}
+        self._scans: dict[tuple[int, int], int] = {}
         self._patterns: frozenset[str] = frozenset()
         self.look_for(())
 
@@ -66,6 +69,7 @@ class ProcessTable:
     def scan(self) -> dict[int, Process]:
         """Every process that can be read, by pid. Raises OSError when the table itself cannot."""
         found: dict[tuple[int, int], Process] = {}
+        scans: dict[tuple[int, int], int] = {}
         for entry in self._proc.iterdir():
             if not entry.name.isdigit():
                 continue
@@ -75,7 +79,9 @@ class ProcessTable:
             command, parent, start = stat
             key = (int(entry.name), start)
             known = self._known.get(key)
-            if known is None or known.parent != parent or command not in known.programs:
+            scans[key] = self._scans.get(key, 0) + 1
+            settled = scans[key] > _SETTLED_AFTER_SCANS
+            if known is None or not settled or known.parent != parent or command not in known.programs:
                 known = Process(
                     pid=key[0],
                     start_ticks=start,
@@ -84,7 +90,7 @@ class ProcessTable:
                     units=frozenset(parse_cgroup(_read(entry / "cgroup"))),
                 )
             found[key] = known
-        self._known = found
+        self._known, self._scans = found, scans
         return {process.pid: process for process in found.values()}
 
     def _named(self, cmdline: bytes) -> list[str]:

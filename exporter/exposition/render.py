@@ -7,6 +7,7 @@ the oracle in the tests, and its collectors give `process_*` and `python_info`.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -49,20 +50,22 @@ class Renderer:
     def render(self, samples: Iterable[Sample]) -> Exposition:
         """The metrics of one snapshot."""
         grouped = self._group(samples)
-        series = sum(len(lines) for lines in grouped.values())
-        grouped[SERIES] = self._lines(SERIES, [((), series)])
-        if self._dropped:
-            dropped = [((name,), float(count)) for name, count in self._dropped.items()]
+        dropped = [((name,), float(count)) for name, count in self._dropped.items()]
+        if dropped:
             grouped[SERIES_DROPPED] = self._lines(SERIES_DROPPED, dropped)
+        series = 1 + sum(len(lines) for lines in grouped.values())
+        grouped[SERIES] = self._lines(SERIES, [((), series)])
         own = self._own_process()
         text = ("".join(_text(grouped)) + "".join(_text(own))).encode()
         openmetrics = ("".join(_openmetrics(grouped)) + "".join(_openmetrics(own)) + "# EOF\n").encode()
         return Exposition(text, _gzip(text), openmetrics, _gzip(openmetrics), series)
 
     def _group(self, samples: Iterable[Sample]) -> dict[Family, list[str]]:
-        """Lines by family, in the order of the table. A line that occurs twice is kept once."""
+        """Lines by family, in the order of the table. A value that is not a finite number is not known."""
         values: dict[Family, dict[tuple[str, ...], float]] = {}
         for family, labels, value in samples:
+            if not _finite(value):
+                continue
             rows = values.setdefault(family, {})
             if len(rows) >= MAX_SERIES_PER_FAMILY and labels not in rows:
                 self._dropped[family.name] += 1
@@ -83,14 +86,14 @@ class Renderer:
         rows: Iterable[tuple[tuple[str, ...], float]],
         seen: dict[tuple[str, tuple[str, ...]], str] | None = None,
     ) -> list[str]:
-        lines = []
+        lines = {}  # by prefix: a series must not occur twice, and cleaning can make two labels alike
         for labels, value in rows:
             key = (family.name, labels)
             prefix = self._prefixes.get(key) or _prefix(family.name, zip(family.labels, labels, strict=True))
             if seen is not None:
                 seen[key] = prefix
-            lines.append(f"{prefix}{_number(value)}\n")
-        return lines
+            lines[prefix] = f"{prefix}{_number(value)}\n"
+        return list(lines.values())
 
     def _own_process(self) -> dict[Family, list[str]]:
         """prometheus-client's metrics of this process and interpreter."""
@@ -144,8 +147,18 @@ def _escape_help(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n")
 
 
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no double holds, and so no Prometheus
+        return False
+
+
 def _number(value: float) -> str:
-    return str(int(value)) if isinstance(value, int) or value.is_integer() else repr(value)
+    """An integer exactly, else the shortest text that gives the same double again."""
+    if isinstance(value, int):
+        return str(int(value))
+    return str(int(value)) if value.is_integer() and abs(value) < 2**63 else repr(value)
 
 
 def _gzip(data: bytes) -> bytes:

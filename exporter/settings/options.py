@@ -12,6 +12,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Len
 
+DEFAULT_FILE = Path("/etc/deepseek-exporter/config.toml")
+"""Read when no file is named; it may be absent."""
+
 STRICT = {"extra": "forbid"}
 """Configuration that pydantic reads off `__pydantic_config__`: an unknown key is an error."""
 
@@ -25,6 +28,7 @@ def option(default: Any, meaning: str, *, reloadable: bool = True) -> Any:
 
 
 Seconds = Annotated[float, Gt(0), Le(86400)]
+Ratio = Annotated[float, Gt(0), Le(100)]
 Count = Annotated[int, Ge(1)]
 Bytes = Annotated[int, Ge(0)]
 """A size; in the file an integer (bytes) or text such as "512MiB", "80GB"."""
@@ -86,9 +90,9 @@ class Thresholds:
     """Alert thresholds in force; each is exported as `deepseek_threshold{name=…}`."""
 
     __pydantic_config__ = STRICT
-    vram_overcommit_ratio: Annotated[float, Gt(0)] = option(1.0, "committed / capacity of a device")
-    host_memory_overcommit_ratio: Annotated[float, Gt(0)] = option(1.0, "committed / capacity of RAM")
-    source_stale_seconds: Annotated[float, Gt(0)] = option(60.0, "age at which a source counts as blind")
+    vram_overcommit_ratio: Ratio = option(1.0, "committed / capacity of a device")
+    host_memory_overcommit_ratio: Ratio = option(1.0, "committed / capacity of RAM")
+    source_stale_seconds: Seconds = option(60.0, "age at which a source counts as blind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +124,9 @@ class Deployment:
     __pydantic_config__ = STRICT
     name: Annotated[str, Len(1, 64)] = option("", "stable name, the `deployment` label")
     model: Annotated[str, Len(1, 128)] = option("", "hub id or alias from the catalogue")
-    engine: Literal["vllm", "sglang", "llama.cpp", "ollama"] = option("vllm", "inference engine")
+    engine: Literal["vllm", "sglang", "llama.cpp", "ollama"] = option(
+        "vllm", "inference engine: vllm, sglang, llama.cpp or ollama"
+    )
     quantization: str | None = option(None, "default: the checkpoint's own")
     devices: list[Annotated[int, Ge(0)]] = option([], "GPU indices; empty: RAM only")
     required: bool = option(True, "its room must stay free also while it does not run")

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,9 +22,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from exporter import units
 from exporter.settings import options
 from exporter.settings.errors import ConfigurationError
-from exporter.settings.options import Settings
+from exporter.settings.options import DEFAULT_FILE, Settings
 
-DEFAULT_FILE = Path("/etc/deepseek-exporter/config.toml")
 ENV_PREFIX = "DEEPSEEK_EXPORTER_"
 _MAX_FILE_BYTES = 4 * 2**20
 
@@ -51,11 +51,7 @@ def read(file: Path | None, flags: Mapping[str, Any]) -> Settings:
 def _table(file: Path | None) -> dict[str, Any]:
     path = file or DEFAULT_FILE
     try:
-        with path.open("rb") as stream:
-            data = stream.read(_MAX_FILE_BYTES + 1)
-        if len(data) > _MAX_FILE_BYTES:
-            raise ConfigurationError(f"{path}: larger than 4 MiB, which is no configuration file")
-        return tomllib.loads(data.decode())
+        return tomllib.loads(_bytes(path).decode())
     except FileNotFoundError:
         if file is None:
             return {}
@@ -67,8 +63,21 @@ def _table(file: Path | None) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: nested too deeply for a configuration file") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    # Opening a named pipe blocks until somebody writes, unless asked not to.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ConfigurationError(f"{path}: not a regular file")
+        data = stream.read(_MAX_FILE_BYTES + 1)
+    if len(data) > _MAX_FILE_BYTES:
+        raise ConfigurationError(f"{path}: larger than 4 MiB, which is no configuration file")
+    return data
 
 
 class _Environment(BaseSettings):
@@ -121,24 +130,28 @@ class _Sources:
         path: tuple[str | int, ...] = item["loc"]
         if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             return f"{self.origin(path)}: unknown key{_nearest(str(path[-1]), _known_keys(path[:-1]))}"
-        message = item["msg"].removeprefix("Value error, ")
-        value = item["input"]
+        if item["type"] == "dataclass_type":
+            return f"{self.origin(path)}: should be a table, with one key a line"
+        if item["type"] == "list_type" and path == ("deployments",):
+            return f"{self.origin(path)}: should be a list of tables; write [[deployments]] above each"
+        message, value = item["msg"], item["input"]
         shown = f" (got {value!r})" if isinstance(value, (int, float, str)) and len(str(value)) <= 40 else ""
         return f"{self.origin(path)}: {message[:1].lower()}{message[1:]}{shown}"
 
 
 def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
-    known = {f"{ENV_PREFIX}{s}_{k}".upper() for s, k, _, _ in options.scalar_options()}
+    known = {f"{section}_{key}".upper() for section, key, _, _ in options.scalar_options()}
     known |= {
-        f"{ENV_PREFIX}{f.name}".upper()
+        f.name.upper()
         for f in dataclasses.fields(Settings)
-        if f.name not in options.sections()
+        if f.name not in options.sections() and f.name != "deployments"
     }
-    problems = [
-        f"{name}: unknown environment variable{_nearest(name, known)}"
-        for name in environment
-        if name.startswith(ENV_PREFIX) and name not in known
-    ]
+    problems = []
+    for name in environment:
+        if name.upper().startswith(ENV_PREFIX):
+            option = name.upper().removeprefix(ENV_PREFIX)
+            if option not in known:
+                problems.append(f"{name}: unknown environment variable{_nearest(option, known, ENV_PREFIX)}")
     if problems:
         raise ConfigurationError("\n".join(sorted(problems)))
 
@@ -154,12 +167,12 @@ def _known_keys(path: tuple[str | int, ...]) -> list[str]:
     return [f.name for f in dataclasses.fields(kind)]
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known here: {', '.join(sorted(known))}"
+        return f"; did you mean '{prefix}{near[0]}'?"
+    return f"; known here: {', '.join(prefix + one for one in sorted(known))}"
 
 
 def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,6 +226,8 @@ def _check_deployments(settings: Settings, sources: _Sources) -> None:
                 problems.append(
                     f"{place}: {key} is missing; every [[deployments]] entry needs a name and a model"
                 )
+            elif not getattr(entry, key).isprintable():
+                problems.append(f"{place}: {key} has control characters, such as a line break, in it")
         if entry.name in seen:
             problems.append(f"{place}: name {entry.name!r} is used twice; names must differ")
         if len(set(entry.devices)) != len(entry.devices):

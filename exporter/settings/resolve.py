@@ -17,7 +17,8 @@ from typing import Any
 from exporter.settings.errors import ConfigurationError
 from exporter.settings.options import Settings, from_plain
 
-_DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 60.0
+_LATE = "the configuration reader did not end in time"
 
 
 def resolve(file: Path | None, flags: Mapping[str, Any]) -> Settings:
@@ -27,25 +28,31 @@ def resolve(file: Path | None, flags: Mapping[str, Any]) -> Settings:
             command(),
             input=_request(file, flags),
             capture_output=True,
-            timeout=_DEADLINE_SECONDS,
+            timeout=DEADLINE_SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigurationError(f"the configuration reader could not run: {error}") from None
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(_LATE) from None
+    except OSError as error:
+        raise ConfigurationError(f"the configuration reader could not run: {error.strerror}") from None
     return parse_answer(done.returncode, done.stdout, done.stderr)
 
 
 async def resolve_async(file: Path | None, flags: Mapping[str, Any]) -> Settings:
     """As `resolve`, without blocking the event loop."""
-    child = await asyncio.create_subprocess_exec(
-        *command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
     try:
-        async with asyncio.timeout(_DEADLINE_SECONDS):
+        child = await asyncio.create_subprocess_exec(
+            *command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        raise ConfigurationError(f"the configuration reader could not run: {error.strerror}") from None
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
             stdout, stderr = await child.communicate(_request(file, flags))
     except TimeoutError:
         child.kill()
-        raise ConfigurationError("the configuration reader did not end in time") from None
+        await child.wait()
+        raise ConfigurationError(_LATE) from None
     return parse_answer(child.returncode or 0, stdout, stderr)
 
 
@@ -62,13 +69,14 @@ def parse_answer(returncode: int, stdout: bytes, stderr: bytes) -> Settings:
     """What the child printed, as Settings. Raises ConfigurationError."""
     try:
         answer = json.loads(stdout)
-    except ValueError:
-        last = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-        raise ConfigurationError(f"the configuration reader ended with {returncode}: {last[0]}") from None
-    if "error" in answer:
-        raise ConfigurationError(answer["error"])
-    settings: Settings = from_plain(Settings, answer["settings"])
-    return settings
+        if "error" not in answer:
+            settings: Settings = from_plain(Settings, answer["settings"])
+            return settings
+        problem = str(answer["error"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        last = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no answer"]
+        problem = f"the configuration reader ended with {returncode}: {last[0]}"
+    raise ConfigurationError(problem)
 
 
 def plain(settings: Settings) -> dict[str, Any]:

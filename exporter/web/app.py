@@ -60,7 +60,7 @@ class Application:
         if ready is None:
             await _answer(scope, send, 503, _PLAIN, b"no snapshot yet\n")
             return
-        open_metrics = "application/openmetrics-text" in _header(scope, b"accept")
+        open_metrics = accepts_openmetrics(_header(scope, b"accept"))
         zipped = accepts_gzip(_header(scope, b"accept-encoding"))
         content_type = OPENMETRICS if open_metrics else TEXT
         vary = (b"vary", b"accept, accept-encoding")
@@ -74,12 +74,23 @@ class Application:
 
 def accepts_gzip(header: str) -> bool:
     """Whether an Accept-Encoding header allows gzip (RFC 9110 §12.5.3): named, and not with q=0."""
-    for part in header.split(","):
-        coding, _, parameters = part.partition(";")
-        if coding.strip().lower() in ("gzip", "*"):
-            weight = parameters.replace(" ", "").lower().removeprefix("q=")
-            return weight.strip("0.") != "" if parameters else True
-    return False
+    wanted = _wanted(header)
+    return wanted.get("gzip", wanted.get("*", False))
+
+
+def accepts_openmetrics(header: str) -> bool:
+    """Whether an Accept header names OpenMetrics, and not with q=0. Wildcards get the older text format."""
+    return _wanted(header).get("application/openmetrics-text", False)
+
+
+def _wanted(header: str) -> dict[str, bool]:
+    """What a header of weighted alternatives names → whether it is acceptable at all (RFC 9110 §12.4.2)."""
+    found = {}
+    for part in header.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        weight = next((one.removeprefix("q=") for one in parameters if one.startswith("q=")), "1")
+        found[name] = weight.strip("0.") != ""
+    return found
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -18,7 +18,10 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 table{border-collapse:collapse;margin:1rem 0;width:100%}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{text-align:left;padding:.3rem 1rem .3rem 0;border-bottom:1px solid #8884}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+@media(max-width:40rem){
+body{font-size:12px;margin:1rem auto;padding:0 .5rem}h1{font-size:1.3em}th,td{padding-right:.3rem}
+}
 </style></head><body>
 <h1>deepseek-capacity-exporter $version</h1>
 <p><a href="metrics">Metrics</a> · <a href="-/healthy">healthy</a> · <a href="-/ready">ready</a></p>
@@ -30,9 +33,9 @@ $tables
 def landing(snapshot: Snapshot) -> bytes:
     """The page for one snapshot, self-contained."""
     tables = [
-        _table("Sources", ("source", "state", "expected here"), _sources(snapshot)),
         _table("Memory", ("where", "state", "used", "capacity", "committed", "headroom"), _memory(snapshot)),
         _table("Deployments", ("name", "model", "quantization", "state"), _deployments(snapshot)),
+        _table("Sources", ("source", "state", "expected here"), _sources(snapshot)),
     ]
     page = _PAGE.substitute(version=escape(__version__), tables="\n".join(table for table in tables if table))
     return page.encode()
@@ -49,7 +52,7 @@ def _memory(snapshot: Snapshot) -> list[tuple[str, ...]]:
         used = gpu.reading.memory_used_bytes if gpu.reading else None
         rows.append(
             (
-                f"GPU {gpu.identity.index} {gpu.identity.name}",
+                f"GPU {gpu.identity.index} {gpu.identity.name.removeprefix('NVIDIA ')}",
                 gpu.state.value,
                 _size(used),
                 _size(commitment.capacity if commitment else None),

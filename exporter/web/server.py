@@ -1,8 +1,8 @@
-"""The HTTP server: uvicorn, with the two bounds it lacks.
+"""The HTTP server: uvicorn, with the three bounds it lacks.
 
-A client has a few seconds to send its request head (uvicorn waits for ever), and open connections are
-capped by closing the one that has been silent longest, so that slow, silent or many clients never delay a
-scrape. Requests are parsed by h11.
+A client has a few seconds to send its request head and a minute to read its answer (uvicorn waits for ever),
+and open connections are capped by closing the one that has been silent longest, so that slow, silent or
+many clients never delay a scrape. Requests are parsed by h11.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -23,6 +24,8 @@ from exporter.web.app import Application
 
 _HEAD_LIMIT_BYTES = 8192
 _KEEP_ALIVE_SECONDS = 75  # longer than the usual scrape interval, so that a scraper keeps its connection
+UNREAD_SECONDS = 60.0
+"""How long a client may leave an answer lying before its connection is closed."""
 _BACKLOG = 128
 _TICK_SECONDS = 1.0
 
@@ -36,6 +39,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, application: Application, options: Web) -> None:
         connections: OrderedDict[_BoundedProtocol, None] = OrderedDict()
+        self._stopping = asyncio.Event()
 
         def protocol(**arguments: Any) -> _BoundedProtocol:
             return _BoundedProtocol(connections, options, **arguments)
@@ -49,6 +53,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 h11_max_incomplete_event_size=_HEAD_LIMIT_BYTES,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=2,
@@ -66,15 +71,18 @@ class Server(uvicorn.Server):
         counter = 0
         while not await self.on_tick(counter):
             counter += 10
-            await asyncio.sleep(_TICK_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._stopping.wait()
 
     def stop(self) -> None:
-        """End at the next tick."""
+        """Let requests in progress end, then end `serve`."""
         self.should_exit = True
+        self._stopping.set()
 
 
 class _BoundedProtocol(H11Protocol):
-    """A connection with a deadline for the request head and a place in the queue of the silent."""
+    """A connection with deadlines for its client and a place in the queue of the silent."""
 
     def __init__(
         self, connections: OrderedDict[_BoundedProtocol, None], options: Web, **arguments: Any
@@ -83,6 +91,7 @@ class _BoundedProtocol(H11Protocol):
         self._open = connections
         self._options = options
         self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -103,14 +112,31 @@ class _BoundedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self._stop_unread_timer()
         self._open.pop(self, None)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stop_unread_timer()
+        super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():
             self.transport.abort()  # closing would wait for a client that does not read
         else:
             super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._answering():
+            self.cycle.disconnected = True  # so that its answer is dropped and not written after the refusal
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -122,6 +148,11 @@ class _BoundedProtocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
 
 def listen(address: str) -> socket.socket:
@@ -150,7 +181,7 @@ def listen(address: str) -> socket.socket:
 def parse_address(address: str) -> tuple[str, int]:
     """("host", port) of "host:port", ":port" or "[v6]:port". Raises ListenError."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise ListenError(f"--web.listen-address {address!r}: expected HOST:PORT, such as 127.0.0.1:9671")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

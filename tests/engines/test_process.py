@@ -126,6 +126,14 @@ def test_a_process_that_changes_its_title_is_read_again(tmp_path: Path) -> None:
     assert "llama-server" in table.scan()[10].programs
 
 
+def test_a_young_process_that_becomes_an_engine_under_the_same_short_name_is_seen(tmp_path: Path) -> None:
+    tree(tmp_path, 10, comm="bash", argv=["bash", "-c", "exec -a vllm bash"])
+    table = ProcessTable(tmp_path)
+    assert "vllm" not in table.scan()[10].programs
+    (tmp_path / "10" / "cmdline").write_bytes(b"vllm\0")
+    assert "vllm" in table.scan()[10].programs
+
+
 def test_entries_that_vanish_or_make_no_sense_are_left_out(tmp_path: Path) -> None:
     for pid, stat in ((10, ""), (11, "11 (x"), (12, "12 (x) S nonsense"), (13, "\0" * 99)):
         (tmp_path / str(pid)).mkdir()

@@ -1,0 +1,192 @@
+"""One snapshot with everything in it, and one with nothing, for the tests of what is made from snapshots.
+
+The figures are plausible for a host with two H200, of which one is lost; they are written down here and not
+worked out, so that these tests hold still when the arithmetic learns something.
+"""
+
+from __future__ import annotations
+
+from exporter.capacity.assessment import Assessment, Bounds, Commitment, DeploymentStatus
+from exporter.capacity.attribution import Holding
+from exporter.capacity.observation import Declared
+from exporter.engines.process import ProcessMemory
+from exporter.footprint.result import (
+    Footprint,
+    HostFootprint,
+    KvCacheFigures,
+    RankFootprint,
+    Term,
+    exact,
+    sum_terms,
+)
+from exporter.hardware.gpu import Gpu, GpuIdentity, GpuProcess, GpuReading, GpuState
+from exporter.hardware.host import Cpu, HostReading, NumaNode
+from exporter.snapshot import Reload, Snapshot, Source
+from exporter.units import GIB, MIB
+
+NOW_SECONDS = 1_767_225_600.0
+UUIDS = ("GPU-11111111-2222-3333-4444-555555555555", "GPU-66666666-7777-8888-9999-000000000000")
+
+
+def identity(index: int) -> GpuIdentity:
+    return GpuIdentity(
+        uuid=UUIDS[index],
+        index=index,
+        name="NVIDIA H200",
+        vendor="nvidia",
+        pci_bus_id=f"00000000:{0x18 + index:02X}:00.0",
+        memory_kind="dedicated",
+        numa_node=index,
+        driver_version="570.133.20",
+    )
+
+
+READING = GpuReading(
+    memory_total_bytes=150_754_820_096,
+    memory_used_bytes=120 * GIB,
+    memory_free_bytes=150_754_820_096 - 120 * GIB - 600 * MIB,
+    memory_reserved_bytes=600 * MIB,
+    power_watts=412.733,
+    power_limit_watts=700.0,
+    energy_joules=98_765_432.101,
+    utilization_ratio=0.93,
+    memory_bandwidth_utilization_ratio=0.41,
+    temperature_celsius={"core": 61.0, "memory": 72.0},
+    clocks_limited={"power_cap": True, "thermal": False},
+    ecc_errors={"corrected": 3, "uncorrected": 0},
+    processes=(GpuProcess(4242, 110 * GIB), GpuProcess(77, 4 * GIB)),
+)
+
+GPUS = (
+    Gpu(identity(0), GpuState.UP, reading=READING, last_success_seconds=NOW_SECONDS),
+    Gpu(
+        identity(1),
+        GpuState.LOST,
+        reason="fell off the bus",
+        last_success_seconds=NOW_SECONDS - 90,
+        xid_errors={79: (1, NOW_SECONDS - 88)},
+    ),
+)
+
+HOST = HostReading(
+    memory_total_bytes=1536 * GIB,
+    memory_available_bytes=1400 * GIB,
+    swap_total_bytes=8 * GIB,
+    swap_used_bytes=512 * MIB,
+    hugepages_total_bytes=64 * GIB,
+    hugepages_free_bytes=32 * GIB,
+    shared_bytes=3 * GIB,
+    pressure_some_seconds=12.345678,
+    pressure_full_seconds=0.5,
+    oom_kills=2,
+    numa={0: NumaNode(768 * GIB, 700 * GIB), 1: NumaNode(768 * GIB, 690 * GIB)},
+    cpu=Cpu("AMD EPYC 9654 96-Core Processor", sockets=2, cores=192, threads=384),
+)
+
+_COMPONENTS = {
+    "weights": exact(90 * GIB, "architecture"),
+    "kv_cache": Term(20 * GIB, 24 * GIB, "engine"),
+    "runtime": Term(1 * GIB, 2 * GIB, "estimate"),
+}
+
+FOOTPRINT = Footprint(
+    model_id="deepseek-ai/DeepSeek-R1",
+    architecture="DeepseekV3ForCausalLM",
+    quantization="fp8",
+    devices=tuple(
+        RankFootprint(
+            rank=rank, stage=0, device_index=rank, components=_COMPONENTS, total=sum_terms(_COMPONENTS)
+        )
+        for rank in (0, 1)
+    ),
+    host=HostFootprint({"runtime": Term(8 * GIB, 16 * GIB, "estimate")}),
+    kv_cache=KvCacheFigures(
+        bytes_per_token=70_272, capacity_tokens=366_720, demand_tokens=524_288, full_length_sequences=11.19
+    ),
+)
+
+
+def declared(
+    name: str = "r1", model: str = "deepseek-ai/DeepSeek-R1", problem: str = "", engine: str = "vllm"
+) -> Declared:
+    """A declared deployment; with a problem it has no footprint."""
+    return Declared(
+        name=name,
+        model=model,
+        engine=engine,
+        required=True,
+        device_indices=(0, 1),
+        ranks=UUIDS,
+        programs=("vllm",),
+        unit=None,
+        tp=2,
+        pp=1,
+        dp=1,
+        max_model_len=32_768,
+        max_num_seqs=16,
+        kv_cache_dtype="fp8",
+        footprint=None if problem else FOOTPRINT,
+        problem=problem,
+    )
+
+
+FULL = Snapshot(
+    taken_at_seconds=NOW_SECONDS,
+    duration_seconds=0.0421,
+    gpus=GPUS,
+    visible_gpus={"nvidia": 1},
+    expected_gpus=2,
+    driver_version="570.133.20",
+    host=HOST,
+    assessment=Assessment(
+        devices={
+            UUIDS[0]: Commitment(READING.memory_total_bytes or 0, Bounds(int(137.5 * GIB), int(142.5 * GIB)))
+        },
+        held={
+            UUIDS[0]: (
+                Holding("r1", "deployment", 110 * GIB),
+                Holding("other", "other", 4 * GIB),
+                Holding("unattributed", "unattributed", 6 * GIB),
+            )
+        },
+        host=Commitment(1535 * GIB, Bounds(150 * GIB, 158 * GIB)),
+        host_held={"r1": ProcessMemory(9 * GIB, 85 * GIB, 1 * GIB, 0)},
+        host_other=126 * GIB,
+        deployments=(
+            DeploymentStatus(declared(), "warm", frozenset({4242})),
+            DeploymentStatus(
+                declared("v9", "deepseek-ai/DeepSeek-V9", "unknown model 'deepseek-ai/DeepSeek-V9'"),
+                "declared_only",
+                frozenset(),
+            ),
+        ),
+    ),
+    sources=(
+        Source("nvml", "up", True, NOW_SECONDS, 0.031, {"gpu_lost": 1}, worker_restarts=1),
+        Source("host", "up", True, NOW_SECONDS, 0.002),
+        Source("processes", "unreadable", True, None, 0.0, {"unreadable": 4}),
+    ),
+    thresholds={"vram_overcommit_ratio": 1.0, "source_stale_seconds": 60.0},
+    pool="production",
+    reload=Reload(True, NOW_SECONDS - 3600),
+    workers_stuck=0,
+    clock_steps=0,
+)
+
+EMPTY = Snapshot(
+    taken_at_seconds=NOW_SECONDS,
+    duration_seconds=0.0,
+    gpus=(),
+    visible_gpus={},
+    expected_gpus=0,
+    driver_version="",
+    host=None,
+    assessment=Assessment(devices={}, held={}, host=None, host_held={}, host_other=None, deployments=()),
+    sources=(),
+    thresholds={},
+    pool="",
+    reload=Reload(True, NOW_SECONDS),
+    workers_stuck=0,
+    clock_steps=0,
+)
+"""A host of which nothing could be read and for which nothing is declared."""
