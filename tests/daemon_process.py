@@ -128,9 +128,9 @@ class RunningDaemon:
                 found.setdefault(sample.name, []).append((dict(sample.labels), sample.value))
         return found
 
-    def value(self, name: str, **labels: str) -> float | None:
+    def value(self, sample: str, /, **labels: str) -> float | None:
         """The one sample with this name and these labels (others do not matter), or None."""
-        return value(self.metrics(), name, **labels)
+        return value(self.metrics(), sample, **labels)
 
     def states(self) -> dict[str, str]:
         """GPU index → its present state."""
@@ -180,10 +180,10 @@ class RunningDaemon:
         self.process.wait()
 
 
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+def value(metrics: Metrics, sample: str, /, **labels: str) -> float | None:
     """The one sample with this name and these labels (others do not matter), or None."""
-    found = [number for have, number in metrics.get(name, ()) if labels.items() <= have.items()]
-    assert len(found) <= 1, f"{name}{labels} is {len(found)} series"
+    found = [number for have, number in metrics.get(sample, ()) if labels.items() <= have.items()]
+    assert len(found) <= 1, f"{sample}{labels} is {len(found)} series"
     return found[0] if found else None
 
 

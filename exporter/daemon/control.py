@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import socket
 from collections.abc import Awaitable, Callable
@@ -45,6 +46,8 @@ class ControlServer:
             )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self._path.exists() and not self._path.is_socket():
+                raise OSError(errno.EEXIST, "something that is no socket is in its place")
             self._path.unlink(missing_ok=True)
             bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             bound.bind(str(self._path))
@@ -80,7 +83,7 @@ class ControlServer:
     async def _answer(self, line: bytes) -> Answer:
         try:
             request = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {"error": "not JSON"}
         if not isinstance(request, dict):
             return {"error": "not an object"}

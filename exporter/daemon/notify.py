@@ -42,6 +42,6 @@ def stopping() -> None:
 def watchdog_seconds() -> float | None:
     """How often the service manager wants a sign of life, or None; three signs are sent in that time."""
     text, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
-    if not text.isdigit() or (pid and pid != str(os.getpid())):
+    if not (text.isascii() and text.isdigit() and int(text)) or (pid and pid != str(os.getpid())):
         return None
     return int(text) / 1e6 / 3

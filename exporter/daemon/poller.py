@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import cached_property
 
@@ -26,6 +27,9 @@ from exporter.snapshot import Reload, Snapshot, Source
 
 _log = log.get(__name__)
 
+SCAN_SECONDS = 2.0
+"""How long a poll waits for the process table."""
+
 
 class Poller:
     """Reads everything once per `poll`; keeps what must outlive one reading."""
@@ -43,6 +47,9 @@ class Poller:
         )
         self._table = ProcessTable(settings.host.proc_path)
         self._processes: Mapping[int, Process] | None = None
+        self._scan: asyncio.Future[dict[int, Process]] | None = None
+        # Not the loop's own executor: for that one asyncio waits at the end, also when it never returns.
+        self._scanner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="processes")
         self._shapes: dict[int, tuple[str, DeviceShape]] = {}
         self._declared: tuple[Declared, ...] = ()
         self._declared_for: object = None
@@ -119,7 +126,11 @@ class Poller:
         )
 
     async def scan_processes(self) -> None:
-        """Read the process table anew; in a thread, since ten thousand processes take a while."""
+        """Read the process table anew; in a thread, since ten thousand processes take a while.
+
+        A file of a process that sleeps in the kernel can block its reader: such a scan is not waited for any
+        longer, and no other is begun before it returns.
+        """
         if not self.settings.deployments:
             self._processes = None
             return
@@ -129,9 +140,17 @@ class Poller:
             for entry in self.settings.deployments
             if entry.match is not None and entry.match.program is not None
         )
+        if self._scan is None or self._scan.done():
+            self._scan = asyncio.get_running_loop().run_in_executor(self._scanner, self._table.scan)
+        scan = self._scan
+        await asyncio.wait([scan], timeout=SCAN_SECONDS)
         try:
-            self._processes = await asyncio.to_thread(self._table.scan)
+            self._processes = scan.result()
             self._process_state = "up"
+        except asyncio.InvalidStateError:
+            self._processes = None
+            self._process_state = "stalled"
+            self._errors["processes"]["stalled"] += 1
         except OSError as error:
             self._processes = None
             self._process_state = "unreadable"

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ class Service:
                 kept = needs_restart(self._settings, settings)
                 if kept:
                     _log.warning("these options take effect only after a restart", options=", ".join(kept))
-                self._settings = settings
+                self._settings = settings = without_restart(self._settings, settings)
                 self._poller.apply(settings)
                 log.configure(settings.log.level, settings.log.format)
                 self._poller.reload = Reload(True, time.time())
@@ -226,7 +226,26 @@ class Service:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("background task failed", exc_info=error)
+
+
+def without_restart(before: Settings, after: Settings) -> Settings:
+    """`after`, but with the old value of every option that a reload does not apply."""
+    changed = {}
+    for section, kind in sections().items():
+        old = getattr(before, section)
+        kept = {
+            one.name: getattr(old, one.name)
+            for one in fields(kind)
+            if not one.metadata.get("reloadable", True)
+        }
+        changed[section] = replace(getattr(after, section), **kept)
+    return replace(after, **changed)
 
 
 def needs_restart(before: Settings, after: Settings) -> list[str]:

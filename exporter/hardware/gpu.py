@@ -5,10 +5,13 @@ A value that the device does not give is None; it is never zero and never an old
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+_PID_MAX = 2**22  # PID_MAX_LIMIT of include/linux/threads.h, 64 bits
 
 
 class GpuState(StrEnum):
@@ -85,7 +88,7 @@ class Gpu:
 
 def identity_from(plain: Mapping[str, Any], *, vendor: str, driver_version: str) -> GpuIdentity:
     """The identity that a worker sent. Raises KeyError, TypeError or ValueError on a malformed one."""
-    node = plain.get("numa_node")
+    node = dict(plain).get("numa_node")
     return GpuIdentity(
         uuid=str(plain["uuid"]),
         index=int(plain["index"]),
@@ -101,8 +104,8 @@ def identity_from(plain: Mapping[str, Any], *, vendor: str, driver_version: str)
 def reading_from(plain: Mapping[str, Any]) -> GpuReading:
     """The reading that a worker sent. Raises KeyError, TypeError or ValueError on a malformed one.
 
-    Rows that cannot be true (a process holding more than the device has) are dropped: some driver and
-    binding pairs swap pid and bytes.
+    Rows that cannot be true (a process holding more than the device has, a pid that no Linux gives) are
+    dropped: some driver and binding pairs shift or swap pid and bytes.
     """
     values = dict(plain["values"])
     rows = plain["processes"]
@@ -112,6 +115,6 @@ def reading_from(plain: Mapping[str, Any]) -> GpuReading:
         processes = tuple(
             GpuProcess(int(pid), used)
             for pid, used in rows
-            if used is None or total is None or 0 <= used <= total
+            if 0 < pid <= _PID_MAX and (used is None or 0 <= used <= (math.inf if total is None else total))
         )
     return GpuReading(processes=processes, **values)

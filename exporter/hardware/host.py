@@ -82,7 +82,7 @@ class HostSource:
         meminfo = parse_meminfo(_text(self._proc / "meminfo"))
         total, available, swap = self._memory(meminfo)
         limit, used = self._limit() if self.cgroup_limit else (None, None)
-        if limit is not None and limit < total:
+        if limit and limit < total:
             available = min(available, max(0, limit - (used or 0)))
             total = limit
         else:
@@ -116,8 +116,14 @@ class HostSource:
             total, available = meminfo["MemTotal"], meminfo["MemAvailable"]
         except KeyError as missing:
             raise HostUnreadable(f"{self._proc / 'meminfo'} has no {missing.args[0]}") from None
+        if not 0 < total >= available:
+            raise HostUnreadable(
+                f"{self._proc / 'meminfo'} says that {available} of {total} bytes are available"
+            )
         swap_total, swap_free = meminfo.get("SwapTotal"), meminfo.get("SwapFree")
         used = None if swap_total is None or swap_free is None else swap_total - swap_free
+        if used is not None and used < 0:
+            swap_total = used = None
         return total, available, (swap_total, used)
 
     def _limit(self) -> tuple[int | None, int | None]:

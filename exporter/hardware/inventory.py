@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from exporter import log
 from exporter.hardware.gpu import GpuIdentity
@@ -13,6 +16,7 @@ from exporter.hardware.gpu import GpuIdentity
 _log = log.get(__name__)
 _VERSION = 1
 _MAX_BYTES = 2**20
+_RETRY_SECONDS = 60.0
 
 
 class Inventory:
@@ -20,6 +24,7 @@ class Inventory:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._unsaved_since: float | None = None
         self._identities: dict[str, GpuIdentity] = _load(path) if path else {}
 
     def all(self) -> list[GpuIdentity]:
@@ -27,9 +32,11 @@ class Inventory:
         return sorted(self._identities.values(), key=lambda one: (one.index, one.uuid))
 
     def remember(self, identity: GpuIdentity) -> None:
-        """Add or update a device; saved when that changes anything."""
+        """Add or update a device; saved when that changes anything, and tried again later when that fails."""
         if self._identities.get(identity.uuid) != identity:
             self._identities[identity.uuid] = identity
+            self._save()
+        elif self._unsaved_since is not None and time.monotonic() - self._unsaved_since > _RETRY_SECONDS:
             self._save()
 
     def forget(self, uuid: str) -> bool:
@@ -46,10 +53,13 @@ class Inventory:
         try:
             _write_atomically(self._path, json.dumps({"version": _VERSION, "gpus": rows}, indent=1))
         except OSError as error:
-            _log.warning(
-                "inventory not saved; a device lost across a restart would be absent", error=str(error)
-            )
-            self._path = None
+            if self._unsaved_since is None:
+                _log.warning(
+                    "inventory not saved; a device lost across a restart would be absent", error=str(error)
+                )
+            self._unsaved_since = time.monotonic()
+        else:
+            self._unsaved_since = None
 
 
 def _load(path: Path) -> dict[str, GpuIdentity]:
@@ -58,13 +68,24 @@ def _load(path: Path) -> dict[str, GpuIdentity]:
             content = json.loads(stream.read(_MAX_BYTES))
         if content["version"] != _VERSION:
             raise ValueError(f"version {content['version']}")
-        identities = [GpuIdentity(**row) for row in content["gpus"]]
+        identities = [_identity(row) for row in content["gpus"]]
         return {identity.uuid: identity for identity in identities}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         _log.warning("inventory not readable; starting without one", path=str(path), error=str(error))
         return {}
+
+
+def _identity(row: Mapping[str, Any]) -> GpuIdentity:
+    """Raises KeyError, TypeError or ValueError on a row that is no identity."""
+    node = row["numa_node"]
+    texts = {
+        key: row[key] for key in ("uuid", "name", "vendor", "pci_bus_id", "memory_kind", "driver_version")
+    }
+    if not all(isinstance(one, str) for one in texts.values()) or not texts["uuid"]:
+        raise ValueError("a device without its names")
+    return GpuIdentity(index=int(row["index"]), numa_node=None if node is None else int(node), **texts)
 
 
 def _write_atomically(path: Path, text: str) -> None:

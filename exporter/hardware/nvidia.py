@@ -7,6 +7,7 @@ Imports stay few, because each costs memory in a process that lives as long as t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pynvml as nvml
 
 Reading = dict[str, Any]
 
+NOT_SUPPORTED = nvml.NVML_ERROR_NOT_SUPPORTED
 LIBRARY_SCOPED = {
     nvml.NVML_ERROR_UNINITIALIZED: "uninitialized",
     nvml.NVML_ERROR_DRIVER_NOT_LOADED: "driver_not_loaded",
@@ -85,6 +87,8 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except nvml.NVMLError as error:
         raise DriverError(int(error.value), call=function.__name__) from None
+    except UnicodeDecodeError:  # the binding decodes text strictly
+        raise DriverError(nvml.NVML_ERROR_UNKNOWN, call=function.__name__) from None
 
 
 def text(value: Any) -> str:
@@ -97,9 +101,18 @@ class Driver:
 
     def __init__(self) -> None:
         call(nvml.nvmlInit)
-        self.version = text(call(nvml.nvmlSystemGetDriverVersion))
+        self.version = self._version()
         self._identities: dict[str, Reading] = {}
         self._refused: dict[tuple[str, str], float] = {}
+
+    @staticmethod
+    def _version() -> str:
+        try:
+            return text(call(nvml.nvmlSystemGetDriverVersion))
+        except DriverError as error:
+            if error.fatal:
+                raise
+            return ""
 
     def count(self) -> int:
         """Devices the driver knows."""
@@ -179,15 +192,16 @@ def device_state(error: DriverError) -> str:
 
 
 def _memory_kind(device: _Device, name: str) -> str:
-    """`unified` needs a second witness: NOT_SUPPORTED alone is also what a MIG slice may answer."""
+    """`unified`: one of the known names, whose memory call is not supported, says 0 or says the whole RAM
+    (nvitop#208, nvtop#466); or no memory of its own and address translation services. NOT_SUPPORTED alone is
+    also what a MIG slice may answer, and a GH200 has those services beside memory of its own."""
+    if any(known in name for known in _UNIFIED_NAMES):
+        return "unified"
     try:
-        total = call(nvml.nvmlDeviceGetMemoryInfo, device.handle).total
-    except DriverError:
-        total = 0
-    if total:
-        return "dedicated"
-    addressing = device.ask(nvml.nvmlDeviceGetAddressingMode)
-    if addressing == _ADDRESSING_ATS or any(known in name for known in _UNIFIED_NAMES):
+        own = call(nvml.nvmlDeviceGetMemoryInfo, device.handle).total > 0
+    except DriverError as error:
+        own = error.code not in _CAPABILITY
+    if not own and device.ask(nvml.nvmlDeviceGetAddressingMode) == _ADDRESSING_ATS:
         return "unified"
     return "dedicated"
 
@@ -282,13 +296,13 @@ def _health(device: _Device) -> Reading:
 
 
 def _processes(device: _Device) -> list[list[int | None]] | None:
-    """[pid, bytes or None] of every process on the device; None when the list cannot be read.
+    """[pid, bytes or None] of every process on the device; None when the list cannot be read: without the
+    compute processes the others say little.
 
     A process may stand in several lists with the same memory, so a pid counts once. The list can grow
     between the two calls that the binding makes (INSUFFICIENT_SIZE), hence three tries.
     """
     found: dict[int, int | None] = {}
-    answered = False
     for function in (
         nvml.nvmlDeviceGetComputeRunningProcesses,
         nvml.nvmlDeviceGetGraphicsRunningProcesses,
@@ -299,38 +313,50 @@ def _processes(device: _Device) -> list[list[int | None]] | None:
             if processes is not None or device.errors.get(function.__name__) != "insufficient_size":
                 break
         if processes is None:
+            if function is nvml.nvmlDeviceGetComputeRunningProcesses:
+                return None
             continue
-        answered = True
         device.errors.pop(function.__name__, None)
         for process in processes:
             used = process.usedGpuMemory
             known = found.get(process.pid)
             found[process.pid] = known if used is None else max(int(used), known or 0)
-    return [[pid, used] for pid, used in found.items()] if answered else None
+    return [[pid, used] for pid, used in found.items()]
 
 
 class XidEvents:
-    """Waits for Xid errors of the devices with these indices.
+    """Waits for Xid errors of the devices that were added. Raises DriverError when the driver has no events.
 
-    A device that is lost still sends the Xid that says so, but no longer tells its uuid, so whose handle is
-    whose is noted before. Raises DriverError when the driver gives no events.
+    A device that is lost still sends the Xid that says so, but no longer tells its uuid: whose handle is
+    whose is noted before.
     """
 
-    def __init__(self, driver: Driver, indices: list[int]) -> None:
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
         self._set = call(nvml.nvmlEventSetCreate)
         self._uuids: dict[int | None, str] = {}
-        for index in indices:
-            try:
-                handle = driver.handle(index)
-                uuid = text(call(nvml.nvmlDeviceGetUUID, handle))
-                call(nvml.nvmlDeviceRegisterEvents, handle, nvml.nvmlEventTypeXidCriticalError, self._set)
-            except DriverError as error:
-                if error.fatal:
-                    raise
-                continue
+
+    def __len__(self) -> int:
+        return len(self._uuids)
+
+    def add(self, index: int) -> None:
+        """Wait for this device's errors too, once; not for one that has none to give."""
+        try:
+            handle = self._driver.handle(index)
+            uuid = text(call(nvml.nvmlDeviceGetUUID, handle))
+            if uuid in self._uuids.values():
+                return
+            call(nvml.nvmlDeviceRegisterEvents, handle, nvml.nvmlEventTypeXidCriticalError, self._set)
+        except DriverError as error:
+            if error.fatal:
+                raise
+        else:
             self._uuids[_address(handle)] = uuid
-        if not self._uuids:
-            raise DriverError(nvml.NVML_ERROR_NOT_SUPPORTED, call="nvmlDeviceRegisterEvents")
+
+    def close(self) -> None:
+        """Give the set back."""
+        with contextlib.suppress(DriverError):
+            call(nvml.nvmlEventSetFree, self._set)
 
     def wait(self, milliseconds: int) -> tuple[str, int] | None:
         """The next (uuid, xid), or None when none came in time."""

@@ -121,6 +121,4 @@ class WorkerProcess:
             )
             with contextlib.suppress(ProcessLookupError):
                 self._child.kill()
-            while await self._child.stdout.read(_LINE_LIMIT_BYTES):
-                pass  # what is left unread would keep the pipe, and with it the child's end, open
         await self._messages.put(None)

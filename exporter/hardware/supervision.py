@@ -9,9 +9,11 @@ device's sentinel while another worker reads the rest.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +21,9 @@ from exporter import log
 from exporter.hardware import gpu
 from exporter.hardware.gpu import Gpu, GpuIdentity, GpuState
 from exporter.hardware.inventory import Inventory
-from exporter.hardware.process import Message, WorkerProcess
+from exporter.hardware.process import COMMAND, Message, WorkerProcess
+from exporter.hardware.quarantine import Quarantine
+from exporter.hardware.workers import Workers
 from exporter.settings.options import Nvml
 
 _log = log.get(__name__)
@@ -28,9 +32,13 @@ VENDOR = "nvidia"
 NO_LIBRARY = "library_not_found"
 """The state of a host without an NVIDIA driver, which is usually one without an NVIDIA GPU."""
 MAX_STUCK = 2
-_QUARANTINE_MAX_SECONDS = 600.0
+"""Stuck workers that are left alone beside the one that reads; beyond, the oldest is killed."""
 _RETRY_MAX_SECONDS = 300.0
 _SHARE_OF_INTERVAL = 0.4  # so that a stall found and the rest read still fit into one poll
+_SWEEP_INTERVALS = 2  # many devices that hang are found over several sweeps, so that none takes for ever
+_BESIDE_SWEEPS = ("xid", "events_error")
+"""Messages that come at any time and say nothing of a sweep's progress."""
+_LAST_LOOK_SECONDS = 0.05
 _DRIVER_VERSION_FILE = Path("/proc/driver/nvidia/version")
 
 
@@ -50,21 +58,23 @@ class Sweep:
 
 
 @dataclass(slots=True)
-class _Quarantine:
-    """A device left alone: until its sentinel returns or, without one, until `until` (monotonic)."""
-
-    until: float
-    delay_seconds: float
-    sentinel: WorkerProcess | None
-
-
-@dataclass(slots=True)
 class _Pass:
     """What one sweep has collected so far; filled by several workers when one gets stuck."""
 
+    ends_at: float
+    """monotonic"""
     visible: int = 0
     fresh: dict[str, Gpu] = field(default_factory=dict)
-    answered: set[int] = field(default_factory=set)
+    done: set[int] = field(default_factory=set)
+    """indices of the devices that answered or showed that they do not"""
+    renumbered: bool = False
+    """the driver's list changed, so what was asked for by index has to be asked again"""
+    cut_short: bool = False
+    """time was over before every device had its turn"""
+
+    @property
+    def remaining_seconds(self) -> float:
+        return self.ends_at - time.monotonic()
 
 
 class _DriverDown(Exception):
@@ -74,17 +84,18 @@ class _DriverDown(Exception):
 class NvmlSource:
     """The NVIDIA devices of this host. `sweep` is called by one caller at a time."""
 
-    def __init__(self, options: Nvml, inventory: Inventory) -> None:
+    def __init__(self, options: Nvml, inventory: Inventory, *, command: Sequence[str] = COMMAND) -> None:
         self._options = options
         self.inventory = inventory
+        self._workers = Workers(command)
         self._worker: WorkerProcess | None = None
         self._starting: asyncio.Task[WorkerProcess] | None = None
-        self._stuck: list[WorkerProcess] = []
-        self._quarantine: dict[int, _Quarantine] = {}
+        self._quarantine = Quarantine()
+        self._visible: int | None = None
+        self._died_at: int | None = None
         self._uuid_at: dict[int, str] = {one.index: one.uuid for one in inventory.all()}
         self._last: dict[str, Gpu] = {}
         self._xid: dict[str, dict[int, tuple[int, float]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._retry_at = 0.0
         self._retry_delay = options.retry
         self._down_state = "starting"
@@ -97,7 +108,7 @@ class NvmlSource:
     @property
     def workers_stuck(self) -> int:
         """Worker processes that are inside a driver call and do not return."""
-        return sum(worker.alive for worker in self._stuck)
+        return self._workers.stuck
 
     @property
     def released(self) -> bool:
@@ -109,13 +120,12 @@ class NvmlSource:
 
     def worker_pids(self) -> list[int]:
         """Live workers, for those who account for our own processes."""
-        workers = [self._worker] if self._worker else []
-        return [worker.pid for worker in (*workers, *self._stuck) if worker.alive]
+        return self._workers.pids()
 
     async def sweep(self, interval_seconds: float) -> Sweep:
         """Read every device once; returns in bounded time whatever the driver does."""
         patience = min(self._options.device_deadline, interval_seconds * _SHARE_OF_INTERVAL)
-        progress = _Pass()
+        progress = _Pass(ends_at=time.monotonic() + _SWEEP_INTERVALS * interval_seconds)
         state = "up"
         try:
             await self._read_all(progress, patience)
@@ -126,16 +136,14 @@ class NvmlSource:
     async def release(self) -> bool:
         """Let go of the driver until `resume` or the configured time; True when no process holds it."""
         self._released_until = time.monotonic() + self._options.release_for
-        workers = [worker for worker in (self._worker, *self._stuck) if worker is not None]
-        if self._starting is not None:
-            self._starting.cancel()
-            self._starting = None
-        self._worker = None
-        self._stuck = []
         self._quarantine.clear()
-        ended = await asyncio.gather(*(worker.stop(grace_seconds=0.5) for worker in workers))
-        self._stuck = [worker for worker in workers if worker.alive]
-        return all(ended)
+        self._worker = None
+        if (starting := self._starting) is not None:
+            starting.cancel()
+            await asyncio.wait([starting])
+            if self._starting is starting:
+                self._starting = None
+        return await self._workers.end_all(grace_seconds=0.5)
 
     def resume(self) -> None:
         """Take the driver up again at the next sweep."""
@@ -146,55 +154,93 @@ class NvmlSource:
             _log.info("driver taken up again")
 
     async def close(self) -> None:
-        """End every worker; at most as long as one takes to be killed."""
+        """End every worker for good; at most as long as one takes to be killed."""
         await self.release()
-        for task in self._tasks:
-            task.cancel()
+        self._released_until = math.inf
+        await self._workers.close()
 
     async def _read_all(self, progress: _Pass, patience: float) -> None:
         self._resume_when_due()
-        while True:
+        while progress.remaining_seconds > 0:
             worker = await self._ready_worker(patience)
-            stalled_at = await self._read_with(worker, progress, patience)
-            if stalled_at is None:
+            if not await self._read_with(worker, progress, patience):
+                continue
+            if not progress.renumbered:
                 self._worked()
                 return
-            self._set_aside(worker, stalled_at)
+            progress.renumbered = False
+            progress.done.clear()
+        progress.cut_short = True
 
-    async def _read_with(self, worker: WorkerProcess, progress: _Pass, patience: float) -> int | None:
-        """Let `worker` read what has not been read yet; the index it got stuck at, or None when done."""
-        worker.ask({"sweep": 0, "skip": sorted(self._skipped() | progress.answered)})
+    async def _read_with(self, worker: WorkerProcess, progress: _Pass, patience: float) -> bool:
+        """Let `worker` read what has not been read yet; False when it was lost over one of the devices.
+
+        Raises _DriverDown when it says or shows that the driver as a whole does not answer.
+        """
+        worker.ask({"sweep": 0, "skip": sorted(progress.done.union(self._quarantine))})
         at: int | None = None
         while True:
             try:
-                message = await worker.next(patience)
+                message = await self._next_of_sweep(worker, patience)
+                if message is None:
+                    progress.done.add(self._mourn(worker, at))
+                    return False
+                match message["kind"]:
+                    case "begin":
+                        self._count(int(message["count"]), progress)
+                    case "start":
+                        at = int(message["index"])
+                    case "device" | "device_error":
+                        self._take(message, progress)
+                        at = None
+                    case "fatal":
+                        raise self._down(str(message["reason"]), worker)
+                    case "end":
+                        return True
             except TimeoutError:
+                worker.stuck = True
                 if at is None:
                     raise self._down("driver_stalled", worker) from None
-                return at
-            if message is None:
-                raise self._down("released" if self.released else "worker_died", worker)
-            match message["kind"]:
-                case "begin":
-                    progress.visible = int(message["count"])
-                case "start":
-                    at = int(message["index"])
-                case "device" | "device_error":
-                    self._take(message, progress)
-                case "xid":
-                    self._count_xid(message)
-                case "events_error":
-                    self.errors["events_" + str(message["reason"])] += 1
-                case "fatal":
-                    raise self._down(str(message["reason"]), worker)
-                case "end":
-                    return None
+                self._set_aside(worker, at)
+                progress.done.add(at)
+                return False
+            except (KeyError, TypeError, ValueError):
+                raise self._down("malformed_answer", worker) from None
+
+    async def _next_of_sweep(self, worker: WorkerProcess, patience: float) -> Message | None:
+        """The next message that belongs to the sweep, heeding the others; None when the worker is dead.
+
+        Raises TimeoutError when none comes in time, KeyError, TypeError or ValueError on a malformed one.
+        """
+        due = time.monotonic() + patience
+        while True:
+            try:
+                message = await worker.next(due - time.monotonic())
+            except TimeoutError:
+                # What has come counts, however late we are to look: this process may have slept itself.
+                message = await worker.next(_LAST_LOOK_SECONDS)
+            if message is None or message["kind"] not in _BESIDE_SWEEPS:
+                return message
+            if message["kind"] == "xid":
+                self._count_xid(message)
+            else:
+                self.errors["events_" + str(message["reason"])] += 1
+            if time.monotonic() > due:
+                raise TimeoutError
+
+    def _count(self, visible: int, progress: _Pass) -> None:
+        """Note how many devices the driver lists. Another number means other indices: a device that rests
+        under its old index is then found anew, instead of an innocent one resting in its place."""
+        if self._visible is not None and visible != self._visible and self._quarantine:
+            self._quarantine.clear()
+            progress.renumbered = True
+        self._visible = progress.visible = visible
 
     def _take(self, message: Message, progress: _Pass) -> None:
         """One device's answer, good or bad."""
         index = int(message["index"])
-        progress.answered.add(index)
-        self._quarantine.pop(index, None)
+        progress.done.add(index)
+        self._quarantine.end(index)
         if message["kind"] == "device":
             try:
                 identity = gpu.identity_from(
@@ -246,12 +292,17 @@ class NvmlSource:
 
     def _absent(self, identity: GpuIdentity, progress: _Pass, state: str) -> Gpu:
         """A device that gave no answer in this sweep, and why."""
-        if self._uuid_at.get(identity.index) == identity.uuid and identity.index in self._quarantine:
+        rest = self._quarantine.get(identity.index)
+        if rest is not None and self._uuid_at.get(identity.index) == identity.uuid:
+            if rest.worker_ended:
+                return Gpu(identity, GpuState.ERROR, reason="reading it ends the worker process")
             return Gpu(identity, GpuState.STALLED, reason="driver call does not return")
         if state == "released":
             return Gpu(identity, GpuState.RELEASED, reason="released on request")
         if state != "up":
             return Gpu(identity, GpuState.DRIVER_DOWN, reason=state)
+        if progress.cut_short and identity.index < progress.visible:
+            return Gpu(identity, GpuState.STALLED, reason="not reached: other devices held the sweep up")
         return Gpu(identity, GpuState.LOST, reason=f"driver lists {progress.visible} devices without it")
 
     def _identity_at(self, index: int) -> GpuIdentity | None:
@@ -273,37 +324,39 @@ class NvmlSource:
         if self._starting is None:
             self._wait_before_retry()
             self._starting = asyncio.create_task(self._start())
-        done, _ = await asyncio.wait([self._starting], timeout=patience)
+        starting = self._starting
+        done, _ = await asyncio.wait([starting], timeout=patience)
         if not done:
             raise _DriverDown("initialising")
-        task, self._starting = self._starting, None
-        if task.cancelled():
+        self._starting = None
+        if starting.cancelled():
             raise _DriverDown("released")
-        self._worker = task.result()  # raises _DriverDown
+        worker = starting.result()  # raises _DriverDown
+        if self.released:
+            raise _DriverDown("released")
+        self._worker = worker
         return self._worker
 
     async def _start(self) -> WorkerProcess:
         """A new worker that has initialised the driver. Raises _DriverDown."""
-        if self.workers_stuck >= MAX_STUCK:
-            await self._end_oldest_stuck()
-        if self.workers_stuck >= MAX_STUCK:
+        if self.workers_stuck > MAX_STUCK:
+            await self._workers.end_oldest_stuck()
+        if self.workers_stuck > MAX_STUCK:
             raise self._down("workers_stuck", None)
         try:
-            worker = await WorkerProcess.start()
+            worker = await self._workers.start()
         except OSError as error:
             raise self._down(f"cannot_start_worker_{error.errno}", None) from None
         try:
             message = await worker.next(self._options.init_deadline)
         except TimeoutError:
-            self._stuck.append(worker)
-            self._spawn(self._end(worker))
-            raise self._down("init_stalled", None) from None
-        except asyncio.CancelledError:
-            self._spawn(self._end(worker))
-            raise
-        if message is None or message["kind"] != "init":
-            raise self._down(str(message["reason"]) if message else "worker_died", worker)
-        self._driver_version = str(message["driver_version"])
+            worker.stuck = True
+            raise self._down("init_stalled", worker) from None
+        if message is None:
+            raise self._down("worker_died", worker)
+        if message["kind"] != "init":
+            raise self._down(str(message.get("reason", "malformed_answer")), worker)
+        self._driver_version = str(message.get("driver_version", ""))
         return worker
 
     def _down(self, state: str, worker: WorkerProcess | None) -> _DriverDown:
@@ -316,17 +369,30 @@ class NvmlSource:
                 write = _log.info if state == NO_LIBRARY else _log.warning
                 write("GPU driver does not answer", state=state, **_advice(state))
             self._down_state = state
+            self.worker_restarts += worker is not None
         if worker is not None:
             if worker is self._worker:
                 self._worker = None
-            self.worker_restarts += 1
-            self._spawn(self._end(worker))
+            self._workers.end(worker)
         return _DriverDown(state)
+
+    def _mourn(self, worker: WorkerProcess, at: int | None) -> int:
+        """The worker is dead. Raises _DriverDown, unless it is plain that reading the device `at` ends it, as
+        it did twice in a row or when last tried: the device is then set aside and returned."""
+        if self.released:
+            raise self._down("released", worker)
+        rest = None if at is None else self._quarantine.get(at)
+        if at is None or not (at == self._died_at or (rest is not None and rest.worker_ended)):
+            self._died_at = at
+            raise self._down("worker_died", worker)
+        self._set_aside(worker, at, worker_ended=True)
+        return at
 
     def _worked(self) -> None:
         if self._down_state != "up":
             _log.info("GPU driver answers", driver_version=self._driver_version)
         self._down_state = "up"
+        self._died_at = None
         self._retry_delay = self._options.retry
 
     def _wait_before_retry(self) -> None:
@@ -341,53 +407,35 @@ class NvmlSource:
         if self._released_until is not None and time.monotonic() >= self._released_until:
             self.resume()
 
-    def _set_aside(self, worker: WorkerProcess, index: int) -> None:
-        """The worker is stuck at `index`: it becomes that device's sentinel, and the device rests."""
-        before = self._quarantine.get(index)
-        delay = self._options.quarantine if before is None else before.delay_seconds * 2
-        delay = min(delay, _QUARANTINE_MAX_SECONDS)
-        self._quarantine[index] = _Quarantine(time.monotonic() + delay, delay, worker)
-        self._stuck.append(worker)
+    def _set_aside(self, worker: WorkerProcess, index: int, *, worker_ended: bool = False) -> None:
+        """Let the device rest that the worker got stuck at, with the worker as its sentinel, or died of."""
+        self._quarantine.add(index, self._options.quarantine, None if worker_ended else worker)
         self._worker = None
         self._retry_at = 0.0
         self.worker_restarts += 1
-        self.errors["stalled"] += 1
-        self._spawn(self._watch_sentinel(worker, index))
-
-    def _skipped(self) -> set[int]:
-        now = time.monotonic()
-        return {
-            index for index, rest in self._quarantine.items() if rest.sentinel is not None or now < rest.until
-        }
+        self.errors["worker_died" if worker_ended else "stalled"] += 1
+        if worker_ended:
+            self._workers.end(worker)
+        else:
+            self._workers.spawn(self._watch_sentinel(worker, index))
 
     async def _watch_sentinel(self, worker: WorkerProcess, index: int) -> None:
-        """End the device's rest when the stuck call returns; leave it to its time when the worker dies."""
+        """End the device's rest when the stuck call returns; leave it to its time when the worker dies.
+
+        Of Xid errors it counts its own device's only: the next worker waits for those of all the others.
+        """
+        uuid = self._uuid_at.get(index)
         message = await worker.next(None)
-        while message is not None and message["kind"] == "xid":
-            self._count_xid(message)
+        while message is not None and message["kind"] in _BESIDE_SWEEPS:
+            if message["kind"] == "xid" and message.get("uuid") == uuid:
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    self._count_xid(message)
             message = await worker.next(None)
-        rest = self._quarantine.get(index)
-        if rest is not None and rest.sentinel is worker:
-            rest.sentinel = None
-            if message is not None:
-                rest.until = 0.0
-                _log.info("stuck driver call returned", gpu=index)
-        await self._end(worker)
-
-    async def _end_oldest_stuck(self) -> None:
-        oldest = next((worker for worker in self._stuck if worker.alive and not worker.unreapable), None)
-        if oldest is not None:
-            await self._end(oldest)
-
-    async def _end(self, worker: WorkerProcess) -> None:
-        await worker.stop()
-        if not worker.alive and worker in self._stuck:
-            self._stuck.remove(worker)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        returned = message is not None
+        if self._quarantine.sentinel_gone(worker, index, returned=returned) and returned:
+            _log.info("stuck driver call returned", gpu=index)
+        worker.stuck = False
+        self._workers.end(worker)
 
 
 def _driver_file() -> tuple[int, int] | None:

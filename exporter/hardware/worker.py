@@ -58,17 +58,19 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            sweep(driver, channel, request["sweep"], set(request["skip"]))
+            answering = sweep(driver, channel, request["sweep"], set(request["skip"]))
         except nvidia.DriverError as error:
             channel.send("fatal", reason=error.reason, code=error.code)
             os._exit(0)
-        events.watch(set(request["skip"]))
+        events.watch(answering)
     os._exit(0)  # a thread may be inside the driver: a normal exit would wait for it
 
 
-def sweep(driver: nvidia.Driver, channel: Channel, number: int, skip: set[int]) -> None:
-    """Read every device but those in `skip`. Raises DriverError when the library as a whole fails."""
+def sweep(driver: nvidia.Driver, channel: Channel, number: int, skip: set[int]) -> frozenset[int]:
+    """Read every device but those in `skip`; which of them answered. Raises DriverError when the library as a
+    whole fails."""
     count = driver.count()
+    answered = set()
     channel.send("begin", sweep=number, count=count)
     for index in range(count):
         if index in skip:
@@ -89,34 +91,58 @@ def sweep(driver: nvidia.Driver, channel: Channel, number: int, skip: set[int]) 
             )
         else:
             channel.send("device", sweep=number, index=index, **reading)
+            answered.add(index)
     channel.send("end", sweep=number)
+    return frozenset(answered)
 
 
 class _EventThread:
-    """Waits for Xid events beside the sweeps; starts after the first, on the devices that answered it."""
+    """Waits for Xid events beside the sweeps, of every device that has answered one."""
 
     def __init__(self, channel: Channel, driver: nvidia.Driver) -> None:
         self._channel = channel
         self._driver = driver
+        self._answering: frozenset[int] = frozenset()
+        self._others_answer = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def watch(self, skip: set[int]) -> None:
+    def watch(self, answering: frozenset[int]) -> None:
+        """These are the devices that answered the last sweep."""
+        if answering != self._answering:
+            self._answering = answering
+            self._others_answer.set()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, args=(skip,), daemon=True)
+            self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
 
-    def _run(self, skip: set[int]) -> None:
+    def _run(self) -> None:
         while True:
+            self._others_answer.clear()
             try:
-                indices = [index for index in range(self._driver.count()) if index not in skip]
-                events = nvidia.XidEvents(self._driver, indices)
-                while True:
-                    event = events.wait(_EVENT_WAIT_MILLISECONDS)
-                    if event is not None:
-                        self._channel.send("xid", uuid=event[0], xid=event[1], at=time.time())
+                self._wait_for_events()
             except nvidia.DriverError as error:
                 self._channel.send("events_error", reason=error.reason)
-                time.sleep(_EVENT_RETRY_SECONDS)
+            self._others_answer.wait(_EVENT_RETRY_SECONDS)
+
+    def _wait_for_events(self) -> None:
+        """Ends while no device answers. Raises DriverError when there are no events to be had."""
+        events = nvidia.XidEvents(self._driver)
+        asked: frozenset[int] = frozenset()
+        try:
+            while True:
+                answering = self._answering
+                for index in sorted(answering - asked):
+                    events.add(index)
+                asked = answering
+                if not asked:
+                    return
+                if not events:
+                    raise nvidia.DriverError(nvidia.NOT_SUPPORTED, call="nvmlDeviceRegisterEvents")
+                event = events.wait(_EVENT_WAIT_MILLISECONDS)
+                if event is not None:
+                    self._channel.send("xid", uuid=event[0], xid=event[1], at=time.time())
+        finally:
+            events.close()
 
 
 def _private_stdout() -> TextIO:
