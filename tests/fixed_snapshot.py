@@ -54,6 +54,8 @@ READING = GpuReading(
     temperature_celsius={"core": 61.0, "memory": 72.0},
     clocks_limited={"power_cap": True, "thermal": False},
     ecc_errors={"corrected": 3, "uncorrected": 0},
+    pcie_bytes={"sent": 5_000_000_000, "received": 7_000_000_000},
+    nvlink_bytes={"sent": 9_000_000_000_000, "received": 9_000_000_000_000},
     processes=(GpuProcess(4242, 110 * GIB), GpuProcess(77, 4 * GIB)),
 )
 

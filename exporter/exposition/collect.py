@@ -101,6 +101,10 @@ def _reading(device: tuple[str, str], reading: GpuReading) -> Iterator[Sample]:
         yield f.GPU_CLOCKS_LIMITED, (*device, reason), holds
     for kind, errors in reading.ecc_errors.items():
         yield f.GPU_ECC, (*device, kind), errors
+    for direction, size in reading.pcie_bytes.items():
+        yield f.GPU_PCIE, (*device, direction), size
+    for direction, size in reading.nvlink_bytes.items():
+        yield f.GPU_NVLINK, (*device, direction), size
 
 
 _HOST_READINGS: tuple[tuple[Family, str], ...] = (

@@ -109,6 +109,10 @@ GPU_XID_LAST = _gauge(
 GPU_ECC = _counter(
     "gpu_ecc_errors", (*DEVICE, "kind"), "ECC errors since the driver was loaded, corrected or uncorrected."
 )
+GPU_PCIE = _counter("gpu_pcie_bytes", (*DEVICE, "direction"), "Traffic over PCIe; only with nvml.links.")
+GPU_NVLINK = _counter(
+    "gpu_nvlink_bytes", (*DEVICE, "direction"), "Traffic over NVLink; only with nvml.links."
+)
 
 HOST_TOTAL = _gauge(
     "host_memory_total_bytes", (), "RAM of this host, or of the container that confines the exporter."
@@ -267,6 +271,8 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         GPU_XID,
         GPU_XID_LAST,
         GPU_ECC,
+        GPU_PCIE,
+        GPU_NVLINK,
     ),
     "Host": (
         HOST_TOTAL,

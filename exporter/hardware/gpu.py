@@ -69,6 +69,9 @@ class GpuReading:
     temperature_celsius: Mapping[str, float] = field(default_factory=dict)
     clocks_limited: Mapping[str, bool] = field(default_factory=dict)
     ecc_errors: Mapping[str, int] = field(default_factory=dict)
+    pcie_bytes: Mapping[str, int] = field(default_factory=dict)
+    """`sent` and `received` since the driver was loaded; read only when asked for"""
+    nvlink_bytes: Mapping[str, int] = field(default_factory=dict)
     processes: tuple[GpuProcess, ...] | None = None
 
 

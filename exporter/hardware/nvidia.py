@@ -122,8 +122,9 @@ class Driver:
         """The handle of one device."""
         return call(nvml.nvmlDeviceGetHandleByIndex, index)
 
-    def read(self, index: int) -> Reading:
-        """Everything of one device: {"identity", "values", "processes", "errors"}.
+    def read(self, index: int, *, links: bool = False) -> Reading:
+        """Everything of one device: {"identity", "values", "processes", "errors"}; `links` adds the traffic
+        of PCIe and NVLink.
 
         Raises DriverError when the device as a whole does not answer.
         """
@@ -134,7 +135,7 @@ class Driver:
             identity = self._identities[uuid] = self._identify(handle, index, uuid)
         device = _Device(handle, uuid, self._refused)
         values: Reading = {}
-        for part in (_memory, _power, _load, _health):
+        for part in (_memory, _power, _load, _health, *((_links,) if links else ())):
             values.update(part(device))
         return {
             "identity": identity,
@@ -292,6 +293,34 @@ def _health(device: _Device) -> Reading:
             ecc[kind] = int(errors)
     if ecc:
         values["ecc_errors"] = ecc
+    return values
+
+
+_LINK_FIELDS = {
+    "pcie_bytes": (nvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES, nvml.NVML_FI_DEV_PCIE_COUNT_RX_BYTES, 0, 1),
+    "nvlink_bytes": (
+        nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX,
+        nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX,
+        0xFFFFFFFF,  # the sum of all links
+        1024,
+    ),
+}
+"""Value → fields of what was sent and received, their scope, and bytes in one unit of them (nvml.h)."""
+
+
+def _links(device: _Device) -> Reading:
+    values: Reading = {}
+    for name, (sent, received, scope, unit_bytes) in _LINK_FIELDS.items():
+        fields = [(sent, scope), (received, scope)]
+        answers = device.ask(nvml.nvmlDeviceGetFieldValues, fields, key=f"field_{name}") or ()
+        traffic = {
+            direction: int(answer.value.ullVal) * unit_bytes
+            for direction, answer in zip(("sent", "received"), answers, strict=False)
+            if answer.nvmlReturn == nvml.NVML_SUCCESS
+            and answer.valueType == nvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
+        }
+        if traffic:
+            values[name] = traffic
     return values
 
 

@@ -177,7 +177,8 @@ class NvmlSource:
 
         Raises _DriverDown when it says or shows that the driver as a whole does not answer.
         """
-        worker.ask({"sweep": 0, "skip": sorted(progress.done.union(self._quarantine))})
+        skip = sorted(progress.done.union(self._quarantine))
+        worker.ask({"sweep": 0, "skip": skip, "links": self._options.links})
         at: int | None = None
         while True:
             try:

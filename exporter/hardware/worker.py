@@ -3,9 +3,9 @@
 Driver calls can block for minutes and cannot be cancelled, so they happen here, where the supervisor can
 abandon them. Each device is announced before it is read: whoever watches knows which one is stuck.
 
-Requests: {"sweep": N, "skip": [index …]}. Answers, in order: `init` or `init_error`; for each sweep `begin`,
-then `start` and `device` or `device_error` for each device, then `end`; at any time `xid`; `fatal` before the
-process ends because only a new one can go on.
+Requests: {"sweep": N, "skip": [index …], "links": whether to read their traffic}. Answers, in order: `init`
+or `init_error`; for each sweep `begin`, then `start` and `device` or `device_error` for each device, then
+`end`; at any time `xid`; `fatal` before the process ends because only a new one can go on.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answering = sweep(driver, channel, request["sweep"], set(request["skip"]))
+            answering = sweep(
+                driver, channel, request["sweep"], set(request["skip"]), links=request.get("links", False)
+            )
         except nvidia.DriverError as error:
             channel.send("fatal", reason=error.reason, code=error.code)
             os._exit(0)
@@ -66,7 +68,9 @@ def main() -> None:
     os._exit(0)  # a thread may be inside the driver: a normal exit would wait for it
 
 
-def sweep(driver: nvidia.Driver, channel: Channel, number: int, skip: set[int]) -> frozenset[int]:
+def sweep(
+    driver: nvidia.Driver, channel: Channel, number: int, skip: set[int], *, links: bool = False
+) -> frozenset[int]:
     """Read every device but those in `skip`; which of them answered. Raises DriverError when the library as a
     whole fails."""
     count = driver.count()
@@ -77,7 +81,7 @@ def sweep(driver: nvidia.Driver, channel: Channel, number: int, skip: set[int]) 
             continue
         channel.send("start", sweep=number, index=index)
         try:
-            reading = driver.read(index)
+            reading = driver.read(index, links=links)
         except nvidia.DriverError as error:
             if error.fatal:
                 raise
@@ -126,16 +130,15 @@ class _EventThread:
 
     def _wait_for_events(self) -> None:
         """Ends while no device answers. Raises DriverError when there are no events to be had."""
+        if not self._answering:
+            return
         events = nvidia.XidEvents(self._driver)
         asked: frozenset[int] = frozenset()
         try:
-            while True:
-                answering = self._answering
+            while answering := self._answering:
                 for index in sorted(answering - asked):
                     events.add(index)
                 asked = answering
-                if not asked:
-                    return
                 if not events:
                     raise nvidia.DriverError(nvidia.NOT_SUPPORTED, call="nvmlDeviceRegisterEvents")
                 event = events.wait(_EVENT_WAIT_MILLISECONDS)

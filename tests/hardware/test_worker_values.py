@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from fake_nvml.devices import MIB, FakeDevice, FakeProcess, FieldError, FieldValue, many
 from fake_nvml.returns import FUNCTION_NOT_FOUND, INSUFFICIENT_SIZE, NOT_SUPPORTED, UNKNOWN
-from nvml_host import DriverFactory, Host, gpu_at, run
+from nvml_host import OPTIONS, DriverFactory, Host, gpu_at, run
 
 from exporter.hardware.gpu import Gpu, GpuProcess, GpuReading, GpuState
 
@@ -420,3 +422,38 @@ def test_a_list_that_is_too_long_for_its_buffer_by_the_driver_s_word_is_not_an_e
     driver = make_driver([device])
     assert reading().processes is None
     assert driver.calls("nvmlDeviceGetComputeRunningProcesses_v3") >= 3
+
+
+PCIE_SENT, PCIE_RECEIVED, NVLINK_SENT, NVLINK_RECEIVED = 197, 198, 138, 139
+"""NVML_FI_DEV_PCIE_COUNT_{TX,RX}_BYTES and NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_{TX,RX}, the latter in KiB."""
+
+
+def linked_reading(make_driver: DriverFactory, *, links: bool) -> GpuReading:
+    device = FakeDevice.h200(0)
+    device.fields = [
+        FieldValue(PCIE_SENT, 10_000),
+        FieldValue(PCIE_RECEIVED, 20_000),
+        FieldValue(NVLINK_SENT, 3, scope=0xFFFFFFFF),
+        FieldValue(NVLINK_SENT, 1, scope=0),
+    ]
+    device.field_errors = [FieldError(NVLINK_RECEIVED, NOT_SUPPORTED)]
+    make_driver([device])
+
+    async def look(host: Host) -> None:
+        await host.up()
+
+    found = gpu_at(run(look, options=dataclasses.replace(OPTIONS, links=links)).last, 0).reading
+    assert found is not None
+    return found
+
+
+def test_link_traffic_is_read_when_asked_for_and_summed_over_links(make_driver: DriverFactory) -> None:
+    found = linked_reading(make_driver, links=True)
+    assert found.pcie_bytes == {"sent": 10_000, "received": 20_000}
+    assert found.nvlink_bytes == {"sent": 3 * 1024}
+
+
+def test_link_traffic_is_absent_unless_asked_for(make_driver: DriverFactory) -> None:
+    found = linked_reading(make_driver, links=False)
+    assert not found.pcie_bytes
+    assert not found.nvlink_bytes

@@ -64,7 +64,8 @@ class TestPrecedence:
     def test_every_option_can_be_set_by_its_variable(
         self, section: str, key: str, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        texts = {"level": "error", "format": "json", "cgroup_limit": "ignore", "enabled": "false"}
+        texts = {"level": "error", "format": "json", "cgroup_limit": "ignore"}
+        texts |= {"enabled": "false", "links": "true"}
         monkeypatch.setenv(f"{ENV_PREFIX}{section}_{key}".upper(), texts.get(key, "17"))
         set_here, default = read(write(""), {}), Settings()
         assert getattr(getattr(set_here, section), key) != getattr(getattr(default, section), key)
