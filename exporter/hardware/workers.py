@@ -48,9 +48,12 @@ class Workers:
             await oldest.stop(grace_seconds=0)
 
     async def end_all(self, *, grace_seconds: float) -> bool:
-        """End every worker; True when none is left. At most as long as one takes to be killed."""
-        ended = await asyncio.gather(*(one.stop(grace_seconds=grace_seconds) for one in self._alive()))
-        return all(ended)
+        """End every worker, with time to end by itself unless it is stuck; True when none is left.
+
+        At most as long as one takes to be killed.
+        """
+        graces = [(one, 0 if one.stuck else grace_seconds) for one in self._alive()]
+        return all(await asyncio.gather(*(one.stop(grace_seconds=grace) for one, grace in graces)))
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Do something about a worker in the background; a failure is logged."""

@@ -62,7 +62,9 @@ class Nvml:
     __pydantic_config__ = STRICT
     enabled: bool = option(True, "read NVIDIA GPUs through NVML", reloadable=False)
     links: bool = option(False, "read how much went over PCIe and NVLink")
-    device_deadline: Seconds = option(10.0, "seconds a device may take to answer before it counts as stalled")
+    device_deadline: Seconds = option(
+        10.0, "seconds a device may take to answer, and at most 0.4 of poll.interval; then it is stalled"
+    )
     init_deadline: Seconds = option(90.0, "seconds the driver may take to initialise")
     quarantine: Seconds = option(30.0, "seconds a stalled device is left alone at first; doubles to 10 min")
     retry: Seconds = option(5.0, "seconds before the driver is tried again at first; doubles to 5 min")
