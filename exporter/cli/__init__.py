@@ -11,6 +11,8 @@ from exporter import __version__
 COMMANDS = {
     "serve": "exporter.cli.serve",
     "status": "exporter.cli.status",
+    "footprint": "exporter.cli.footprint",
+    "models": "exporter.cli.models",
     "doctor": "exporter.cli.doctor",
     "config": "exporter.cli.config",
     "ctl": "exporter.cli.ctl",

@@ -22,8 +22,14 @@ class DeploymentSpec:
     the whole cache.
 
     ``parallel`` are llama.cpp's slots, ``micro_batch`` its ``-ub``, ``n_cpu_moe`` the layers whose experts
-    stay in RAM; ``kv_cache_bytes`` the size of one rank's pool when it is known. ``ep`` above 1 deals whole
-    experts to the ranks.
+    stay in RAM (``cpu_moe``: all of them), ``override_tensor`` its ``-ot`` rules in order, ``tensor_split``
+    its ``-ts``; ``mla`` 0 is a cache of all heads, 1 to 3 are ik_llama.cpp's modes. ``kv_cache_bytes`` is the
+    size of one rank's pool when it is known, ``max_total_tokens`` its length in tokens. ``ep`` above 1 deals
+    whole experts to the ranks, ``redundant_experts`` is how many are stored twice. ``layer_partition`` are
+    the layers of each pipeline stage, ``dcp`` the ranks that share one cache (decode context parallelism).
+    ``cpu_offload_bytes`` and ``swap_space_bytes`` are per device, ``kv_offload_bytes`` is the host pool of
+    all tensor ranks together, ``hicache_bytes`` that of one rank. ``experts_on_gpu`` are the
+    experts of each layer that KTransformers keeps on the device.
     """
 
     name: str
@@ -55,20 +61,56 @@ class DeploymentSpec:
     mlock: bool = False
     repack: bool | None = None
     cache_ram_bytes: int | None = None
+    engine_version: str | None = None
+    dtype: str | None = None
+    block_size: int | None = None
+    max_total_tokens: int | None = None
+    redundant_experts: int = 0
+    layer_partition: tuple[int, ...] = ()
+    dcp: int = 1
+    moe_dense_tp: int | None = None
+    dp_lm_head: bool = False
+    chunked_prefill: int | None = None
+    draft_model: str | None = None
+    speculative_tokens: int | None = None
+    cpu_offload_bytes: int | None = None
+    swap_space_bytes: int | None = None
+    kv_offload_bytes: int | None = None
+    hicache: bool = False
+    hicache_ratio: float | None = None
+    hicache_bytes: int | None = None
+    engram_on_device: bool = False
+    override_tensor: tuple[str, ...] = ()
+    tensor_split: tuple[float, ...] = ()
+    cpu_moe: bool = False
+    kv_on_host: bool = False
+    swa_full: bool = False
+    mla: int | None = None
+    fp4_indexer: bool = False
+    experts_on_gpu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceShape:
-    """A GPU (or MIG slice) as its driver reports it; ``reserved_bytes`` is what the driver keeps."""
+    """A GPU (or MIG slice) as its driver reports it; ``reserved_bytes`` is what the driver keeps.
+
+    ``total_bytes`` 0: the size is not known, and nothing that follows from it is answered. ``name`` as the
+    driver prints it, where an engine's defaults depend on the card.
+    """
 
     index: int
     total_bytes: int
     reserved_bytes: int = 0
+    name: str = ""
 
     @property
     def usable_bytes(self) -> int:
         """What CUDA calls the device's total (cudaMemGetInfo): the driver's reserve is not in it."""
         return self.total_bytes - self.reserved_bytes
+
+    @property
+    def is_sized(self) -> bool:
+        return self.total_bytes > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +134,24 @@ _AT_LEAST_ONE = (
     "kv_cache_bytes",
     "parallel",
     "micro_batch",
+    "block_size",
+    "max_total_tokens",
+    "dcp",
+    "moe_dense_tp",
+    "chunked_prefill",
+)
+
+_NOT_NEGATIVE = (
+    "n_cpu_moe",
+    "cache_ram_bytes",
+    "redundant_experts",
+    "cpu_offload_bytes",
+    "swap_space_bytes",
+    "kv_offload_bytes",
+    "hicache_bytes",
+    "speculative_tokens",
+    "experts_on_gpu",
+    "mla",
 )
 
 
@@ -106,10 +166,14 @@ def check_numbers(spec: DeploymentSpec) -> None:
     fraction = spec.memory_fraction
     if fraction is not None and not 0 < fraction <= 1:
         raise FootprintError(f"memory_fraction must be above 0 and at most 1, not {fraction}")
-    for field in ("n_cpu_moe", "cache_ram_bytes"):
+    for field in _NOT_NEGATIVE:
         size: int | None = getattr(spec, field)
         if size is not None and size < 0:
             raise FootprintError(f"{field} must not be negative, not {size}")
+    if spec.mla is not None and spec.mla > 3:
+        raise FootprintError(f"mla must be 0 to 3, not {spec.mla}")
+    if any(share < 0 for share in spec.tensor_split):
+        raise FootprintError("tensor_split must not hold negative shares")
 
 
 def check_unset(spec: DeploymentSpec, fields: Iterable[str], why: str) -> None:

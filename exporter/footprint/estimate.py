@@ -6,6 +6,7 @@ Resolves model and quantization in the catalogue, then asks the engine's allocat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from exporter.footprint.deployment import (
     DeploymentSpec,
@@ -15,6 +16,7 @@ from exporter.footprint.deployment import (
     check_numbers,
     check_unset,
 )
+from exporter.footprint.names import resolve
 from exporter.footprint.policies import policy_of
 from exporter.footprint.policies.job import Job
 from exporter.footprint.result import (
@@ -24,8 +26,8 @@ from exporter.footprint.result import (
     RankFootprint,
     Term,
 )
-from exporter.models.catalog import Catalog, Model, containers
-from exporter.models.quantization import Container
+from exporter.models.catalog import Catalog, Identity, UnknownModel
+from exporter.models.checkpoint.weights import CheckpointWeights
 
 __all__ = [
     "DeploymentSpec",
@@ -51,33 +53,56 @@ def estimate(
     UnknownQuantization for names that the catalogue does not have, FootprintError for settings that are
     wrong, contradictory or not known yet.
     """
-    policy = policy_of(spec.engine)
-    check_numbers(spec)
-    check_unset(spec, sorted(policy.foreign), f"engine {spec.engine.lower()} has no such setting")
-    model = catalog.resolve(spec.model, ollama=policy.registry_names)
-    quantization = _quantization(spec, model, catalog, policy.container)
     for device in devices:
         if not 0 <= device.reserved_bytes < device.total_bytes:
             raise FootprintError(
                 f"devices: device {device.index} has no memory beyond what the driver reserves"
             )
-    return policy.allocate(Job(spec, model, quantization, tuple(devices), host))
+    job = resolve_job(spec, tuple(devices), catalog, host)
+    # Whoever asks for the numbers every few seconds has no use for their formulas.
+    return replace(policy_of(spec.engine).allocate(job), explanations=())
 
 
-def _quantization(spec: DeploymentSpec, model: Model, catalog: Catalog, container: Container) -> str:
-    name = spec.quantization
-    if name is None and container is Container.GGUF:
-        name = catalog.tag_quantization(spec.model)
-        if name is None:
-            raise FootprintError(
-                f"quantization must be said for engine {spec.engine.lower()}: "
-                f"GGUF files of {model.id} exist in many, e.g. Q4_K_M"
-            )
-    canonical = catalog.quantization(model, name)
-    if container not in containers(canonical):
-        usable = ", ".join(q for q in model.quantizations if container in containers(q))
-        raise FootprintError(
-            f"quantization {canonical} is not stored in {container} files, "
-            f"which engine {spec.engine.lower()} loads; known: {usable}"
-        )
-    return canonical
+def resolve_job(
+    spec: DeploymentSpec,
+    devices: tuple[DeviceShape, ...],
+    catalog: Catalog,
+    host: HostShape | None,
+    *,
+    lenient: bool = False,
+    stored: CheckpointWeights | None = None,
+) -> Job:
+    """Names resolved: the model, what its files hold, and the draft model.
+
+    ``lenient``: a quantization of which only the name is known leaves the weights out instead of raising
+    UnknownQuantization. ``stored``: the bytes that the checkpoint's headers say. Raises UnknownModel, and
+    FootprintError for settings that no engine of this kind has.
+    """
+    policy = policy_of(spec.engine)
+    check_numbers(spec)
+    check_unset(spec, sorted(policy.foreign), f"engine {spec.engine.lower()} has no such setting")
+    found = resolve(spec.model, spec.quantization, spec.dtype, policy, catalog, lenient=lenient)
+    draft = _draft(spec, catalog)
+    return Job(
+        spec,
+        found.model,
+        found.quantization,
+        devices,
+        host,
+        found.container,
+        found.weights_known or stored is not None,
+        found.notes if stored is None else stored.notes,
+        found.checkpoint_bytes,
+        draft.model,
+        draft.quantization,
+        stored,
+    )
+
+
+def _draft(spec: DeploymentSpec, catalog: Catalog) -> Identity:
+    if spec.draft_model is None:
+        return Identity(None, None, "not named")
+    try:
+        return catalog.identify(spec.draft_model)
+    except UnknownModel:
+        return Identity(None, None, "stands for two models")

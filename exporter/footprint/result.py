@@ -81,6 +81,10 @@ class RankFootprint:
     device_index: int
     components: Mapping[str, Term]
     total: Term
+    complete: bool = True
+    """False: a component is not known (size of the device, bytes of an unknown quantization), and ``total``
+    is only the sum of the others.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class HostFootprint:
     components: Mapping[str, Term]
     mapped_bytes: int = 0
     reclaimable_bytes: int = 0
+    complete: bool = True
 
     @property
     def total(self) -> Term:
@@ -107,19 +112,32 @@ class KvCacheFigures:
 
     Capacity is that of the whole deployment, from the low end of the pool; demand is sequences x length where
     both were declared; ``full_length_sequences`` is how many requests of full length fit at once and may be a
-    fraction.
+    fraction. The ``likely`` figures are of the expected pool, and None where it is exact.
     """
 
     bytes_per_token: int
     capacity_tokens: int | None = None
     demand_tokens: int | None = None
     full_length_sequences: float | None = None
+    likely_capacity_tokens: int | None = None
+    likely_full_length_sequences: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where a number comes from: formula, what was put into it, source, and how far it was checked."""
+
+    component: str
+    formula: str
+    inputs: Mapping[str, str | int | float]
+    source: str
+    checked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """What a deployment needs. ``fits`` says whether the engine could start within its own budget; None: it
-    has none.
+    has none, or what decides it is not known. ``limiting`` is what would have to change first.
     """
 
     model_id: str
@@ -130,3 +148,5 @@ class Footprint:
     kv_cache: KvCacheFigures
     fits: bool | None = None
     notes: tuple[str, ...] = field(default=())
+    limiting: str | None = None
+    explanations: tuple[Explanation, ...] = field(default=(), compare=False)

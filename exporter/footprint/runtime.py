@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from exporter.footprint.kv_cache import CELL_BOOKKEEPING_BYTES
 from exporter.footprint.result import Term, exact
-from exporter.models.architecture import Architecture, LatentAttention
+from exporter.models.architecture import Architecture
+from exporter.models.blocks import CompressedAttention, LatentAttention, SparseIndexer
 from exporter.units import GIB, MIB
 
 # Activations of one forward pass per token, in units of hidden x 2 bytes: aiconfigurator fits 10 at TP8 and
@@ -37,6 +38,20 @@ def cuda_context() -> Term:
 def bare_context() -> Term:
     """CUDA context of a process without PyTorch (llama.cpp): 0.25 … 0.7 GiB by card generation."""
     return Term(256 * MIB, 700 * MIB, "estimate")
+
+
+def rotary_table_bytes(architecture: Architecture, element_bytes: int) -> int:
+    """Sines and cosines of every position up to the trained length, once on each rank (vLLM 0.33
+    layers/rotary_embedding/base.py, in 16 bits; SGLang 0.5.23 keeps 32). V4's are f32 on both, one table for
+    layers that compress and one for those with a window alone (deepseek_scaling_rope.py).
+    """
+    attention = architecture.attention
+    if isinstance(attention, CompressedAttention):
+        kinds = {attention.ratio(layer) > 0 for layer in range(architecture.layers)}
+        return len(kinds) * architecture.context_tokens * attention.rope_head_dim * 4
+    if isinstance(attention, LatentAttention):
+        return architecture.context_tokens * attention.rope_head_dim * element_bytes
+    return architecture.context_tokens * attention.head_dim * element_bytes
 
 
 def communication(ranks: int) -> Term:
@@ -79,25 +94,32 @@ def worker_processes(ranks: int) -> Term:
 
 
 def llamacpp_compute_bytes(
-    architecture: Architecture, micro_batch: int, cells: int, flash_attention: bool
+    architecture: Architecture, micro_batch: int, cells: int, flash_attention: bool, *, latent: bool = True
 ) -> tuple[int, int]:
     """llama.cpp's compute buffer on a CPU: the whole, and the part that grows with the cells in use.
 
-    Formulas fitted to llama-server b11434 and checked on 66 shapes: 55 within 0.05 MiB, the worst 18 MiB low
-    (docs/METHOD.md). Latent attention: elements per token of the micro-batch are the larger of an attention
-    and a feed-forward part.
+    Formulas fitted to llama-server b11434 and checked on 66 shapes: 55 within 0.05 MiB, the worst 18 MiB low;
+    those with an indexer (V3.2, V4) within 5 to 6 % (docs/METHOD.md). Latent attention: elements per token of
+    the micro-batch are the larger of an attention and a feed-forward part. ``latent`` False: latent attention
+    whose cache holds all heads.
     """
     attention = architecture.attention
     hidden = architecture.hidden
     per_cell = 2 * cells * micro_batch
+    if isinstance(attention, CompressedAttention):
+        return _compressed_compute(attention, hidden, micro_batch, cells, flash_attention)
     if not isinstance(attention, LatentAttention):
-        part = 4 * micro_batch * (5 * hidden + 3 * architecture.intermediate)
+        part = 4 * micro_batch * (5 * hidden + 3 * _widest_dense(architecture))
         if not flash_attention:
             per_cell = 4 * cells * micro_batch * (attention.heads + 1)
         return per_cell + part, per_cell
+    if attention.indexer is not None and latent:
+        return _sparse_compute(attention, attention.indexer, hidden, micro_batch, cells, flash_attention)
     feed_forward = 5 * hidden + _feed_forward_elements(architecture)
-    rope_all = attention.heads * attention.rope_head_dim
     key_length = attention.nope_head_dim + attention.rope_head_dim
+    if not latent:
+        return _all_heads_compute(attention, hidden, feed_forward, micro_batch, cells, flash_attention)
+    rope_all = attention.heads * attention.rope_head_dim
     attend = (
         5 * hidden
         + attention.heads * (2 * attention.kv_lora_rank + attention.rope_head_dim + key_length)
@@ -111,6 +133,57 @@ def llamacpp_compute_bytes(
     with_attention = scores + 4 * micro_batch * attend + transposed
     with_feed_forward = 4 * cells * micro_batch + 4 * micro_batch * feed_forward
     return max(with_attention, with_feed_forward), scores + transposed
+
+
+def _widest_dense(architecture: Architecture) -> int:
+    if architecture.experts is None:
+        return architecture.intermediate
+    return max(architecture.intermediate, -(-_feed_forward_elements(architecture) // 3))
+
+
+def _all_heads_compute(
+    attention: LatentAttention,
+    hidden: int,
+    feed_forward: int,
+    micro_batch: int,
+    cells: int,
+    flash_attention: bool,
+) -> tuple[int, int]:
+    key = attention.nope_head_dim + attention.rope_head_dim
+    joint = attention.nope_head_dim + attention.value_head_dim
+    attend = 5 * hidden + attention.heads * (
+        2 * key + joint + attention.value_head_dim + attention.rope_head_dim
+    )
+    if flash_attention:
+        per_cell = 2 * cells * micro_batch
+        return per_cell + 4 * micro_batch * max(attend, feed_forward), per_cell
+    scores = 4 * cells * micro_batch * (attention.heads + 1)
+    whole = scores + 4 * micro_batch * (5 * hidden + attention.heads * (2 * key + joint))
+    return max(whole, 4 * cells * micro_batch + 4 * micro_batch * feed_forward), scores
+
+
+def _sparse_compute(
+    attention: LatentAttention,
+    indexer: SparseIndexer,
+    hidden: int,
+    micro_batch: int,
+    cells: int,
+    flash_attention: bool,
+) -> tuple[int, int]:
+    part = 4 * micro_batch * (4 * hidden + 832 * attention.heads + 3 * indexer.top_k + 9200)
+    factor = 8 if flash_attention else 4 * attention.heads + 6
+    return factor * cells * micro_batch + part, factor * cells * micro_batch
+
+
+def _compressed_compute(
+    attention: CompressedAttention, hidden: int, micro_batch: int, cells: int, flash_attention: bool
+) -> tuple[int, int]:
+    indexer = attention.indexer
+    width = attention.heads * attention.head_dim + 2 * indexer.heads * indexer.head_dim
+    growing = 6 * cells * micro_batch // 5
+    part = 4 * micro_batch * (2 * hidden + width + 13_300)
+    times = 1 if flash_attention else 2
+    return times * (part + growing), times * growing
 
 
 def llamacpp_output_bytes(architecture: Architecture, slots: int) -> int:

@@ -1,123 +1,53 @@
 """Architectures, and the tensors that follow from them in checkpoint terms.
 
-Shapes come from each model's config.json (numbers and sources: data/architectures.toml) and the layer
-definitions of the DeepSeek-V3, Qwen2, Qwen3 and Llama reference code; parameter totals agree with the
-published ones to the last parameter.
+Shapes come from each model's config.json (numbers and sources: data/architectures.toml) and the reference
+code (blocks.py); parameter totals agree with the published ones to the last parameter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property, lru_cache
-from math import prod
+from types import MappingProxyType
 
+from exporter.models.blocks import (
+    Attention,
+    CompressedAttention,
+    DraftStages,
+    Engram,
+    GroupedQueryAttention,
+    LatentAttention,
+    MixtureOfExperts,
+    SparseIndexer,
+    attention_tensors,
+    dense_tensors,
+    engram_tensors,
+    expert_tensors,
+    hyper_connection_tensors,
+    hyper_head_tensors,
+)
+from exporter.models.roles import NOT_PARAMETERS, ROUTED_EXPERTS, Role, Tensor
 
-class Role(StrEnum):
-    """What a tensor is for. The values are the names that llama.cpp gives (``blk.N.<value>.weight`` within a
-    layer).
-    """
-
-    EMBEDDING = "token_embd"
-    OUTPUT = "output"
-    OUTPUT_NORM = "output_norm"
-    ATTENTION_NORM = "attn_norm"
-    FFN_NORM = "ffn_norm"
-    Q = "attn_q"
-    K = "attn_k"
-    V = "attn_v"
-    Q_BIAS = "attn_q.bias"
-    K_BIAS = "attn_k.bias"
-    V_BIAS = "attn_v.bias"
-    Q_NORM = "attn_q_norm"
-    K_NORM = "attn_k_norm"
-    Q_A = "attn_q_a"
-    Q_A_NORM = "attn_q_a_norm"
-    Q_B = "attn_q_b"
-    KV_A = "attn_kv_a_mqa"
-    KV_A_NORM = "attn_kv_a_norm"
-    KV_B = "attn_kv_b"
-    K_B = "attn_k_b"
-    V_B = "attn_v_b"
-    ATTENTION_OUTPUT = "attn_output"
-    FFN_GATE = "ffn_gate"
-    FFN_UP = "ffn_up"
-    FFN_DOWN = "ffn_down"
-    ROUTER = "ffn_gate_inp"
-    ROUTER_BIAS = "exp_probs_b"
-    EXPERTS_GATE = "ffn_gate_exps"
-    EXPERTS_UP = "ffn_up_exps"
-    EXPERTS_DOWN = "ffn_down_exps"
-    SHARED_GATE = "ffn_gate_shexp"
-    SHARED_UP = "ffn_up_shexp"
-    SHARED_DOWN = "ffn_down_shexp"
-    DRAFT_PROJECTION = "nextn.eh_proj"
-    DRAFT_EMBEDDING_NORM = "nextn.enorm"
-    DRAFT_HIDDEN_NORM = "nextn.hnorm"
-    DRAFT_OUTPUT_NORM = "nextn.shared_head_norm"
-    DRAFT_EMBEDDING = "nextn.embed_tokens"
-    DRAFT_OUTPUT = "nextn.shared_head_head"
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor in checkpoint terms: ``shape`` is (out, in) or (length,); ``count`` equal ones are stacked
-    (experts, heads).
-
-    ``layer`` is None for what belongs to no layer. A draft layer (multi-token prediction) has a number from
-    ``Architecture.layers`` on.
-    """
-
-    role: Role
-    layer: int | None
-    shape: tuple[int, ...]
-    count: int = 1
-
-    @property
-    def parameters(self) -> int:
-        return prod(self.shape) * self.count
-
-
-@dataclass(frozen=True, slots=True)
-class GroupedQueryAttention:
-    """Attention with whole key and value heads in the cache (Llama, Qwen)."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    qkv_bias: bool = False
-    qk_norm: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LatentAttention:
-    """Multi-head latent attention: the cache holds one latent row per token (DeepSeek-V2 report, section
-    2.1).
-    """
-
-    heads: int
-    q_lora_rank: int
-    kv_lora_rank: int
-    nope_head_dim: int
-    rope_head_dim: int
-    value_head_dim: int
-
-    @property
-    def cache_row_elements(self) -> int:
-        return self.kv_lora_rank + self.rope_head_dim
-
-
-@dataclass(frozen=True, slots=True)
-class MixtureOfExperts:
-    """The feed-forward part of every layer after the first ``dense_layers``."""
-
-    routed: int
-    active: int
-    shared: int
-    intermediate: int
-    dense_layers: int
-    correction_bias: bool
+__all__ = [
+    "ROUTED_EXPERTS",
+    "Architecture",
+    "Attention",
+    "CompressedAttention",
+    "DraftStages",
+    "Engram",
+    "GroupedQueryAttention",
+    "LatentAttention",
+    "MixtureOfExperts",
+    "Role",
+    "SparseIndexer",
+    "Tensor",
+    "draft_tensors",
+    "layer_groups",
+    "layer_tensors",
+    "main_tensors",
+    "outer_tensors",
+]
 
 
 @dataclass(frozen=True)
@@ -125,8 +55,12 @@ class Architecture:
     """Numbers of a config.json that decide tensors and cache. Lengths are elements, ``context_tokens`` is the
     trained limit.
 
-    ``gguf_size_class`` is llama.cpp's name for the size where its quantization rules ask for it ("70B"), else
-    "".
+    ``draft`` None with ``draft_layers`` above 0 is V3's multi-token prediction. ``hyper_connections`` are the
+    residual streams of V4. ``encoder_parameters`` see images or speech and are not taken apart.
+
+    For GGUF: ``gguf_architecture`` is llama.cpp's name of the family ("" when it has none),
+    ``gguf_size_class`` its name for the size where the quantization rules ask for it ("70B"),
+    ``gguf_experts`` the type in which the converter keeps experts that are published in 4 bits.
     """
 
     name: str
@@ -136,12 +70,18 @@ class Architecture:
     vocabulary: int
     intermediate: int
     context_tokens: int
-    attention: GroupedQueryAttention | LatentAttention
+    attention: Attention
     experts: MixtureOfExperts | None = None
     draft_layers: int = 0
     tied_embeddings: bool = False
     tokenizer_merges: int = 0
     gguf_size_class: str = ""
+    draft: DraftStages | None = None
+    hyper_connections: int = 0
+    engram: Engram | None = None
+    encoder_parameters: int = 0
+    gguf_architecture: str = ""
+    gguf_experts: str = ""
 
     @cached_property
     def _hash(self) -> int:
@@ -152,34 +92,34 @@ class Architecture:
         # the look-up.
         return self._hash
 
-    @property
+    @cached_property
     def parameters(self) -> int:
-        """Parameters of the model that answers, without draft layers."""
-        return sum(tensor.parameters for tensor in main_tensors(self))
+        """Parameters of the model that answers, without draft layers, integer tables and scales."""
+        return sum(t.parameters for t in main_tensors(self) if t.role not in NOT_PARAMETERS)
 
-    @property
+    @cached_property
     def draft_parameters(self) -> int:
         """Parameters that the checkpoint stores for draft layers, their copies of embedding and head
         included.
         """
         return sum(tensor.parameters for tensor in draft_tensors(self))
 
-    @property
+    @cached_property
     def active_parameters(self) -> int:
         """Parameters that one token passes through, the embedding row's table included (as model cards
-        count).
+        count), n-gram tables not.
         """
-        total = self.parameters
+        by_role: dict[Role, int] = {}
+        for tensor in main_tensors(self):
+            by_role[tensor.role] = by_role.get(tensor.role, 0) + tensor.parameters
+        total = self.parameters - by_role.get(Role.ENGRAM_TABLE, 0)
         if self.experts is None:
             return total
-        routed = sum(t.parameters for t in main_tensors(self) if t.role in ROUTED_EXPERTS)
+        routed = sum(by_role.get(role, 0) for role in ROUTED_EXPERTS)
         return total - routed + routed * self.experts.active // self.experts.routed
 
     def is_dense(self, layer: int) -> bool:
         return self.experts is None or layer < self.experts.dense_layers
-
-
-ROUTED_EXPERTS = frozenset({Role.EXPERTS_GATE, Role.EXPERTS_UP, Role.EXPERTS_DOWN})
 
 
 @lru_cache(maxsize=64)
@@ -190,29 +130,52 @@ def main_tensors(architecture: Architecture) -> tuple[Tensor, ...]:
 
 @lru_cache(maxsize=64)
 def draft_tensors(architecture: Architecture) -> tuple[Tensor, ...]:
-    """Tensors of the multi-token-prediction layers (DeepSeek-V3 README_WEIGHTS.md): one more layer,
-    projection and norms, and copies of embedding and head that an engine shares with the main model.
+    """Tensors of the draft layers: multi-token prediction (DeepSeek-V3 README_WEIGHTS.md: one more layer,
+    projection and norms, and copies of embedding and head that an engine shares with the main model), V4's
+    form of it, or DSpark's stages.
     """
-    return tuple(_draft_tensors(architecture))
+    draft = architecture.draft
+    if draft is None:
+        return tuple(_prediction_layers(architecture))
+    if draft.markov_rank:
+        return tuple(_dspark_stages(architecture, draft))
+    return tuple(_v4_prediction_layers(architecture, draft))
 
 
 @lru_cache(maxsize=4096)
 def layer_tensors(architecture: Architecture, layer: int) -> tuple[Tensor, ...]:
-    """The tensors of one layer; layers that are both dense or both of experts differ in the number alone."""
-    return tuple(_layer_tensors(architecture, layer))
+    """The tensors of one layer."""
+    return tuple(_layer_tensors(architecture, layer, architecture.experts))
+
+
+@lru_cache(maxsize=64)
+def layer_groups(architecture: Architecture) -> Mapping[int, tuple[int, ...]]:
+    """Layers that have the same tensors but for their number: the first of each kind to all of them."""
+    groups: dict[tuple[tuple[Role, tuple[int, ...], int], ...], list[int]] = {}
+    for layer in range(architecture.layers):
+        kind = tuple((t.role, t.shape, t.count) for t in layer_tensors(architecture, layer))
+        groups.setdefault(kind, []).append(layer)
+    return MappingProxyType({layers[0]: tuple(layers) for layers in groups.values()})
 
 
 @lru_cache(maxsize=64)
 def outer_tensors(architecture: Architecture) -> tuple[Tensor, ...]:
     """The tensors that belong to no layer: embedding, last norm and, unless it shares the embedding, the
-    head.
+    head; the join of V4's streams; whatever sees images.
     """
-    arch = architecture
-    embedding = Tensor(Role.EMBEDDING, None, (arch.vocabulary, arch.hidden))
-    norm = Tensor(Role.OUTPUT_NORM, None, (arch.hidden,))
-    if arch.tied_embeddings:
-        return (embedding, norm)
-    return (embedding, norm, Tensor(Role.OUTPUT, None, (arch.vocabulary, arch.hidden)))
+    return tuple(_outer_tensors(architecture))
+
+
+def _outer_tensors(arch: Architecture) -> Iterator[Tensor]:
+    yield Tensor(Role.EMBEDDING, None, (arch.vocabulary, arch.hidden))
+    yield Tensor(Role.OUTPUT_NORM, None, (arch.hidden,))
+    if arch.hyper_connections and arch.engram is None:
+        # V4.1 joins its streams without weights.
+        yield from hyper_head_tensors(arch.hyper_connections, arch.hidden, None)
+    if arch.encoder_parameters:
+        yield Tensor(Role.ENCODER, None, (arch.encoder_parameters,))
+    if not arch.tied_embeddings:
+        yield Tensor(Role.OUTPUT, None, (arch.vocabulary, arch.hidden))
 
 
 def _main_tensors(arch: Architecture) -> Iterator[Tensor]:
@@ -221,69 +184,65 @@ def _main_tensors(arch: Architecture) -> Iterator[Tensor]:
     yield from outer_tensors(arch)
 
 
-def _draft_tensors(arch: Architecture) -> Iterator[Tensor]:
-    for layer in range(arch.layers, arch.layers + arch.draft_layers):
-        yield from _layer_tensors(arch, layer)
-        yield Tensor(Role.DRAFT_PROJECTION, layer, (arch.hidden, 2 * arch.hidden))
-        yield Tensor(Role.DRAFT_EMBEDDING_NORM, layer, (arch.hidden,))
-        yield Tensor(Role.DRAFT_HIDDEN_NORM, layer, (arch.hidden,))
-        yield Tensor(Role.DRAFT_OUTPUT_NORM, layer, (arch.hidden,))
-        yield Tensor(Role.DRAFT_EMBEDDING, layer, (arch.vocabulary, arch.hidden))
-        yield Tensor(Role.DRAFT_OUTPUT, layer, (arch.vocabulary, arch.hidden))
-
-
-def _layer_tensors(arch: Architecture, layer: int) -> Iterator[Tensor]:
+def _layer_tensors(arch: Architecture, layer: int, experts: MixtureOfExperts | None) -> Iterator[Tensor]:
     yield Tensor(Role.ATTENTION_NORM, layer, (arch.hidden,))
-    if isinstance(arch.attention, LatentAttention):
-        yield from _latent_attention(arch.attention, arch.hidden, layer)
-    else:
-        yield from _grouped_query_attention(arch.attention, arch.hidden, layer)
+    yield from attention_tensors(arch.attention, arch.hidden, layer)
     yield Tensor(Role.FFN_NORM, layer, (arch.hidden,))
-    if arch.experts is None or layer < arch.experts.dense_layers:
-        yield Tensor(Role.FFN_GATE, layer, (arch.intermediate, arch.hidden))
-        yield Tensor(Role.FFN_UP, layer, (arch.intermediate, arch.hidden))
-        yield Tensor(Role.FFN_DOWN, layer, (arch.hidden, arch.intermediate))
+    if arch.hyper_connections:
+        yield from hyper_connection_tensors(arch.hyper_connections, arch.hidden, layer)
+    if arch.engram is not None and layer in arch.engram.layers:
+        yield from engram_tensors(arch.engram, arch.hyper_connections, arch.hidden, layer)
+    if experts is None or layer < experts.dense_layers:
+        yield from dense_tensors(arch.intermediate, arch.hidden, layer)
     else:
-        yield from _experts(arch.experts, arch.hidden, layer)
+        yield from expert_tensors(experts, arch.hidden, arch.vocabulary, layer)
 
 
-def _latent_attention(attention: LatentAttention, hidden: int, layer: int) -> Iterator[Tensor]:
-    a = attention
-    yield Tensor(Role.Q_A, layer, (a.q_lora_rank, hidden))
-    yield Tensor(Role.Q_A_NORM, layer, (a.q_lora_rank,))
-    yield Tensor(Role.Q_B, layer, (a.heads * (a.nope_head_dim + a.rope_head_dim), a.q_lora_rank))
-    yield Tensor(Role.KV_A, layer, (a.kv_lora_rank + a.rope_head_dim, hidden))
-    yield Tensor(Role.KV_A_NORM, layer, (a.kv_lora_rank,))
-    yield Tensor(Role.KV_B, layer, (a.heads * (a.nope_head_dim + a.value_head_dim), a.kv_lora_rank))
-    yield Tensor(Role.ATTENTION_OUTPUT, layer, (hidden, a.heads * a.value_head_dim))
+def _draft_numbers(arch: Architecture) -> range:
+    return range(arch.layers, arch.layers + arch.draft_layers)
 
 
-def _grouped_query_attention(attention: GroupedQueryAttention, hidden: int, layer: int) -> Iterator[Tensor]:
-    q_rows = attention.heads * attention.head_dim
-    kv_rows = attention.kv_heads * attention.head_dim
-    yield Tensor(Role.Q, layer, (q_rows, hidden))
-    yield Tensor(Role.K, layer, (kv_rows, hidden))
-    yield Tensor(Role.V, layer, (kv_rows, hidden))
-    if attention.qkv_bias:
-        yield Tensor(Role.Q_BIAS, layer, (q_rows,))
-        yield Tensor(Role.K_BIAS, layer, (kv_rows,))
-        yield Tensor(Role.V_BIAS, layer, (kv_rows,))
-    if attention.qk_norm:
-        yield Tensor(Role.Q_NORM, layer, (attention.head_dim,))
-        yield Tensor(Role.K_NORM, layer, (attention.head_dim,))
-    yield Tensor(Role.ATTENTION_OUTPUT, layer, (hidden, q_rows))
+def _prediction_layers(arch: Architecture) -> Iterator[Tensor]:
+    for layer in _draft_numbers(arch):
+        yield from _layer_tensors(arch, layer, arch.experts)
+        yield Tensor(Role.DRAFT_PROJECTION, layer, (arch.hidden, 2 * arch.hidden))
+        yield from _draft_norms(arch, layer)
+        yield from _draft_vocabulary(arch, layer)
 
 
-def _experts(experts: MixtureOfExperts, hidden: int, layer: int) -> Iterator[Tensor]:
-    e = experts
-    yield Tensor(Role.ROUTER, layer, (e.routed, hidden))
-    if e.correction_bias:
-        yield Tensor(Role.ROUTER_BIAS, layer, (e.routed,))
-    yield Tensor(Role.EXPERTS_GATE, layer, (e.intermediate, hidden), e.routed)
-    yield Tensor(Role.EXPERTS_UP, layer, (e.intermediate, hidden), e.routed)
-    yield Tensor(Role.EXPERTS_DOWN, layer, (hidden, e.intermediate), e.routed)
-    if e.shared:
-        width = e.shared * e.intermediate
-        yield Tensor(Role.SHARED_GATE, layer, (width, hidden))
-        yield Tensor(Role.SHARED_UP, layer, (width, hidden))
-        yield Tensor(Role.SHARED_DOWN, layer, (hidden, width))
+def _v4_prediction_layers(arch: Architecture, draft: DraftStages) -> Iterator[Tensor]:
+    for layer in _draft_numbers(arch):
+        yield from _layer_tensors(arch, layer, arch.experts)
+        yield Tensor(Role.DRAFT_EMBEDDING_PROJECTION, layer, (arch.hidden, arch.hidden))
+        yield Tensor(Role.DRAFT_HIDDEN_PROJECTION, layer, (arch.hidden, arch.hidden))
+        yield from _draft_norms(arch, layer)
+        yield from hyper_head_tensors(arch.hyper_connections, arch.hidden, layer)
+        if draft.owns_vocabulary:
+            yield from _draft_vocabulary(arch, layer)
+
+
+def _dspark_stages(arch: Architecture, draft: DraftStages) -> Iterator[Tensor]:
+    # The stages are one block: its entry is in the first, its exit in the last.
+    numbers = _draft_numbers(arch)
+    for layer in numbers:
+        yield from _layer_tensors(arch, layer, draft.experts or arch.experts)
+    first, last = numbers[0], numbers[-1]
+    yield Tensor(Role.DRAFT_MAIN_PROJECTION, first, (arch.hidden, draft.targets * arch.hidden))
+    yield Tensor(Role.DRAFT_MAIN_NORM, first, (arch.hidden,))
+    yield Tensor(Role.DRAFT_OUTPUT_NORM, last, (arch.hidden,))
+    if arch.engram is None:
+        yield from hyper_head_tensors(arch.hyper_connections, arch.hidden, last)
+    yield Tensor(Role.DRAFT_MARKOV_EMBEDDING, last, (arch.vocabulary, draft.markov_rank))
+    yield Tensor(Role.DRAFT_MARKOV_OUTPUT, last, (arch.vocabulary, draft.markov_rank))
+    yield Tensor(Role.DRAFT_CONFIDENCE, last, (1, arch.hidden + draft.markov_rank))
+
+
+def _draft_norms(arch: Architecture, layer: int) -> Iterator[Tensor]:
+    yield Tensor(Role.DRAFT_EMBEDDING_NORM, layer, (arch.hidden,))
+    yield Tensor(Role.DRAFT_HIDDEN_NORM, layer, (arch.hidden,))
+    yield Tensor(Role.DRAFT_OUTPUT_NORM, layer, (arch.hidden,))
+
+
+def _draft_vocabulary(arch: Architecture, layer: int) -> Iterator[Tensor]:
+    yield Tensor(Role.DRAFT_EMBEDDING, layer, (arch.vocabulary, arch.hidden))
+    yield Tensor(Role.DRAFT_OUTPUT, layer, (arch.vocabulary, arch.hidden))

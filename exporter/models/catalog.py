@@ -1,28 +1,34 @@
 """The catalogue: which model a name stands for, its architecture, and the quantizations it can be asked in.
 
 Entries are rows of data/models.toml and data/architectures.toml, each with its source. A name is never
-guessed: what is not there raises, and the message names the nearest entry.
+guessed: what no rule of names.py explains raises, and the message names the nearest entry.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from importlib.resources import files
-from types import MappingProxyType
-from typing import TypedDict
 
-from exporter.models.architecture import (
-    Architecture,
-    GroupedQueryAttention,
-    LatentAttention,
-    MixtureOfExperts,
-)
-from exporter.models.gguf import gguf_tables
-from exporter.models.quantization import SAFETENSORS_QUANTIZATIONS, Container
+from exporter.models.gguf import gguf_name, gguf_tables
+from exporter.models.names import Candidate, candidates, canonical_quantization, is_sized
+from exporter.models.quantization import Container
+from exporter.models.rows import Model, architecture_rows, packaged_models
+from exporter.models.safetensors import has_convention
+
+__all__ = [
+    "Catalog",
+    "Identity",
+    "Model",
+    "UnknownModel",
+    "UnknownQuantization",
+    "architecture_rows",
+    "catalog",
+    "containers",
+    "gguf_recipe",
+    "is_sized",
+]
 
 
 class UnknownModel(ValueError):
@@ -34,168 +40,155 @@ class UnknownQuantization(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """A catalogue entry. ``tags`` maps names of the Ollama library to the quantization of their files."""
+class Identity:
+    """What a name stands for: the model (None: unknown), the quantization that the name tells (canonical,
+    None: it tells none), and the rule by which.
+    """
 
-    id: str
-    architecture_name: str
-    architecture: Architecture
-    native_quantization: str
-    source: str
-    tags: Mapping[str, str]
-
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """Other names that resolve to this model."""
-        return (self.id.rpartition("/")[2], *self.tags)
-
-    @property
-    def quantizations(self) -> tuple[str, ...]:
-        """Canonical names of the forms this model can be asked in, the published one first."""
-        wide = tuple(name for name in ("bf16", "f16") if name != self.native_quantization)
-        gguf = tuple(name for name in gguf_tables().recipes if name.lower() not in SAFETENSORS_QUANTIZATIONS)
-        return (self.native_quantization, *wide, *gguf)
-
-
-class _GroupedQueryRow(TypedDict, total=False):
-    heads: int
-    kv_heads: int
-    head_dim: int
-    qkv_bias: bool
-    qk_norm: bool
-
-
-class _LatentRow(TypedDict):
-    heads: int
-    q_lora_rank: int
-    kv_lora_rank: int
-    nope_head_dim: int
-    rope_head_dim: int
-    value_head_dim: int
-
-
-class _ExpertsRow(TypedDict):
-    routed: int
-    active: int
-    shared: int
-    intermediate: int
-    dense_layers: int
-    correction_bias: bool
-
-
-class _ArchitectureRow(TypedDict, total=False):
-    family: str
-    sources: list[str]
-    parameters: int
-    layers: int
-    hidden: int
-    vocabulary: int
-    intermediate: int
-    context_tokens: int
-    draft_layers: int
-    tied_embeddings: bool
-    tokenizer_merges: int
-    gguf_size_class: str
-    grouped_query_attention: _GroupedQueryRow
-    latent_attention: _LatentRow
-    experts: _ExpertsRow
-
-
-class _ModelRow(TypedDict, total=False):
-    id: str
-    architecture: str
-    native: str
-    source: str
-    tags: dict[str, str]
-
-
-# Spellings of vLLM and SGLang (--dtype, --quantization) and of llama.cpp (file types), lower-cased.
-_QUANTIZATION_SPELLINGS = {
-    "bfloat16": "bf16",
-    "float16": "f16",
-    "fp16": "f16",
-    "half": "f16",
-    "fp8_e4m3": "fp8",
-    "f8_e4m3": "fp8",
-}
+    model: Model | None
+    quantization: str | None
+    how: str
 
 
 class Catalog:
-    """The models that are known. Look-ups ignore case; see ``resolve`` for the names that are accepted."""
+    """The models that are known. Look-ups ignore case; see ``identify`` for the names that are accepted."""
 
     def __init__(self, models: Iterable[Model]) -> None:
         self.models: tuple[Model, ...] = tuple(models)
-        self._by_id = {model.id.lower(): model for model in self.models}
-        self._by_short_id = {model.id.rpartition("/")[2].lower(): model for model in self.models}
-        self._by_tag = {tag.lower(): model for model in self.models for tag in model.tags}
+        self._by_id: dict[str, Model] = {}
+        self._by_short_id: dict[str, Model] = {}
+        self._by_tag: dict[str, tuple[Model, str]] = {}
+        self._stems: dict[str, Model] = {}
+        for model in self.models:
+            for name in (model.id, *model.names):
+                self._by_id.setdefault(name.lower(), model)
+                self._by_short_id.setdefault(name.rpartition("/")[2].lower(), model)
+            for tag, quantization in model.tags.items():
+                self._by_tag.setdefault(tag.lower(), (model, quantization))
+            for stem in model.stems:
+                self._stems.setdefault(f"{stem.lower()}-", model)
 
-    def resolve(self, name: str, *, ollama: bool = False) -> Model:
-        """The model of a hub id (with or without its organisation) or of a tag of the Ollama library
-        (``deepseek-r1:7b``).
+    def extended(self, models: Iterable[Model]) -> Catalog:
+        """This catalogue with more models, which win over packaged ones of the same name."""
+        return Catalog((*models, *self.models))
+
+    def identify(self, name: str, *, ollama: bool = False) -> Identity:
+        """What a name stands for: a hub id with or without its organisation, another name of the catalogue, a
+        tag of the Ollama library, a re-upload or file or folder that is named after one of these with a known
+        suffix (``-AWQ``, ``-GGUF``, ``-Q4_K_M-00001-of-00009.gguf``), or a folder of the hub's cache.
 
         ``ollama``: the name is Ollama's own, where ``deepseek-r1`` is a small distillation and not
         DeepSeek-R1. Elsewhere such a name is refused unless it has the spelling of the model card
-        (``DeepSeek-R1``). Raises UnknownModel.
+        (``DeepSeek-R1``). Raises UnknownModel when a name stands for two models; one that stands for none has
+        the model None.
         """
-        key = name.strip().lower()
-        exact = self._by_id.get(key)
-        if exact is not None:
-            return exact
-        short, tagged = self._by_short_id.get(key), self._by_tag.get(key)
-        if ollama and tagged is not None:
-            return tagged
-        if short is not None and tagged is not None and short is not tagged:
-            if name.strip() == short.id.rpartition("/")[2]:
-                return short
-            raise UnknownModel(
-                f"model {key!r} may mean {short.id} or, as Ollama names it, {tagged.id}: write the full id"
-            )
-        found = short or tagged
-        if found is None:
-            raise UnknownModel(self._unknown_model_message(key))
-        return found
+        hint: str | None = None
+        for candidate in candidates(name):
+            found = self._find(candidate, ollama)
+            hint = hint or candidate.quantization
+            if found is not None:
+                model, told = found
+                quantization = candidate.quantization or told
+                if quantization is not None:
+                    quantization = self.quantization(model, quantization)
+                return Identity(model, quantization, candidate.how)
+        return Identity(None, hint, "no rule knows this name")
 
-    def tag_quantization(self, name: str) -> str | None:
-        """The quantization of the files behind an Ollama tag, canonical; None for any other name."""
-        key = name.strip().lower()
-        model = self._by_tag.get(key)
+    def resolve(self, name: str, *, ollama: bool = False) -> Model:
+        """The model of a name (see ``identify``). Raises UnknownModel, naming the nearest known one."""
+        model = self.identify(name, ollama=ollama).model
         if model is None:
-            return None
-        return next(quantization for tag, quantization in model.tags.items() if tag.lower() == key)
+            raise UnknownModel(self._unknown_model_message(name.strip().lower()))
+        return model
+
+    def tag_quantization(self, name: str, *, ollama: bool = False) -> str | None:
+        """The quantization that a name tells (an Ollama tag, ``…-AWQ``, ``…-Q4_K_M.gguf``), canonical; None
+        for any other name.
+        """
+        return self.identify(name, ollama=ollama).quantization
 
     def quantization(self, model: Model, name: str | None) -> str:
-        """The canonical name (``fp8``, ``bf16``, ``Q4_K_M``) of a spelling; None stands for the published
-        checkpoint's.
+        """The canonical name (``fp8``, ``bf16``, ``Q4_K_M``) of a spelling; None and ``auto`` stand for the
+        published checkpoint's. A name may be known without its sizes (``is_sized``).
 
         Raises UnknownQuantization, naming what is known for this model.
         """
-        if name is None:
+        if name is None or name.strip().lower() == "auto":
             return model.native_quantization
         key = name.strip().lower().replace("-", "_")
-        key = _QUANTIZATION_SPELLINGS.get(key, key)
-        for known in model.quantizations:
-            if known.lower() == key:
-                return known
-        known_names = ", ".join(model.quantizations)
+        canonical = model.forms.get(key) or canonical_quantization(name)
+        canonical = model.forms.get(canonical or "", canonical)
+        if canonical == "fp8" and model.native_quantization not in _WITH_FP8_FORM:
+            # Without published blocks an engine quantizes while loading, one scale per tensor (vLLM
+            # layers/quantization/fp8.py); converted checkpoints do the same.
+            return "fp8_tensor"
+        if canonical is not None:
+            return canonical
         raise UnknownQuantization(
-            f"quantization {_printable(key)!r} is not known for {model.id}; known: {known_names}"
+            f"quantization {_printable(key)!r} is not known for {model.id}; "
+            f"known: {', '.join(model.quantizations)}"
         )
 
+    def _find(self, candidate: Candidate, ollama: bool) -> tuple[Model, str | None] | None:
+        name = candidate.name.strip()
+        key = name.lower()
+        exact = self._by_id.get(key)
+        if exact is not None and "/" in key:
+            return exact, None
+        short = self._by_short_id.get(key)
+        tagged = self._tagged(key) if candidate.may_be_tag else None
+        if tagged is not None and (ollama or ":" in key):
+            return tagged
+        if short is None:
+            # A tag's bare beginning is a name to Ollama alone.
+            return None
+        if tagged is None or short is tagged[0]:
+            return short, None
+        if name in (short.short_id, *short.names):
+            return short, None
+        raise UnknownModel(
+            f"model {key!r} may mean {short.id} or, as Ollama names it, {tagged[0].id}: write the full id"
+        )
+
+    def _tagged(self, key: str) -> tuple[Model, str | None] | None:
+        found = self._by_tag.get(key.removesuffix(":latest"))
+        if found is not None:
+            return found
+        for stem, model in self._stems.items():
+            if key.startswith(stem):
+                quantization = gguf_name(key.removeprefix(stem)) or canonical_quantization(
+                    key.removeprefix(stem)
+                )
+                if quantization is not None and Container.GGUF in containers(quantization):
+                    return model, quantization
+        return None
+
     def _unknown_model_message(self, key: str) -> str:
-        names = {**self._by_tag, **self._by_short_id, **self._by_id}
-        nearest = get_close_matches(key, names, n=1, cutoff=0.0)
+        names = {
+            **{tag: model for tag, (model, _) in self._by_tag.items()},
+            **self._by_short_id,
+            **self._by_id,
+        }
+        nearest = get_close_matches(key[:200], names, n=1, cutoff=0.0)
         hint = f"; the nearest known name is {names[nearest[0]].id}" if nearest else ""
         return f"model {_printable(key)!r} is not in the catalogue{hint}"
+
+
+# Models whose published checkpoint is FP8 in blocks, or that exist so.
+_WITH_FP8_FORM = frozenset({"fp8"})
 
 
 def containers(quantization: str) -> tuple[Container, ...]:
     """The containers that know a canonical quantization: 16-bit floats exist in both."""
     found = []
-    if quantization in SAFETENSORS_QUANTIZATIONS:
+    if has_convention(quantization):
         found.append(Container.SAFETENSORS)
     if gguf_recipe(quantization) is not None:
         found.append(Container.GGUF)
-    return tuple(found)
+    if found or canonical_quantization(quantization) is None:
+        return tuple(found)
+    # Known by name alone.
+    return (Container.GGUF,) if gguf_name(quantization) is not None else (Container.SAFETENSORS,)
 
 
 def gguf_recipe(quantization: str) -> str | None:
@@ -209,53 +202,7 @@ def gguf_recipe(quantization: str) -> str | None:
 @lru_cache(maxsize=1)
 def catalog() -> Catalog:
     """The packaged catalogue, read once."""
-    architectures = {name: _architecture(name, row) for name, row in architecture_rows().items()}
-    rows: list[_ModelRow] = tomllib.loads(_read("models.toml"))["models"]
-    return Catalog(
-        Model(
-            id=row["id"],
-            architecture_name=row["architecture"],
-            architecture=architectures[row["architecture"]],
-            native_quantization=row["native"],
-            source=row["source"],
-            tags=MappingProxyType(row.get("tags", {})),
-        )
-        for row in rows
-    )
-
-
-def architecture_rows() -> Mapping[str, _ArchitectureRow]:
-    """The rows of data/architectures.toml, with sources and published parameter totals."""
-    rows: dict[str, _ArchitectureRow] = tomllib.loads(_read("architectures.toml"))
-    return rows
-
-
-def _architecture(name: str, row: _ArchitectureRow) -> Architecture:
-    experts = row.get("experts")
-    attention: LatentAttention | GroupedQueryAttention
-    if "latent_attention" in row:
-        attention = LatentAttention(**row["latent_attention"])
-    else:
-        attention = GroupedQueryAttention(**row["grouped_query_attention"])
-    return Architecture(
-        name=name,
-        family=row["family"],
-        layers=row["layers"],
-        hidden=row["hidden"],
-        vocabulary=row["vocabulary"],
-        intermediate=row["intermediate"],
-        context_tokens=row["context_tokens"],
-        attention=attention,
-        experts=MixtureOfExperts(**experts) if experts is not None else None,
-        draft_layers=row.get("draft_layers", 0),
-        tied_embeddings=row.get("tied_embeddings", False),
-        tokenizer_merges=row.get("tokenizer_merges", 0),
-        gguf_size_class=row.get("gguf_size_class", ""),
-    )
-
-
-def _read(name: str) -> str:
-    return files("exporter.models.data").joinpath(name).read_text("utf-8")
+    return Catalog(packaged_models())
 
 
 def _printable(text: str) -> str:

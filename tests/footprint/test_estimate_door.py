@@ -14,30 +14,34 @@ from exporter.footprint.estimate import estimate
 from exporter.footprint.policies import POLICIES
 from exporter.footprint.result import DEVICE_COMPONENTS, HOST_COMPONENTS
 from exporter.models.catalog import UnknownModel, UnknownQuantization, catalog
+from exporter.models.quantization import Container
 from exporter.units import GIB
 
 DEVICES = tuple(DeviceShape(index, 180 * GIB) for index in range(8))
 R1 = DeploymentSpec("r1", "deepseek-ai/DeepSeek-R1", "vllm", tp=8)
 
 
-@pytest.mark.parametrize(
-    "engine",
-    [
+def test_an_engine_without_a_policy_is_refused_with_those_that_have_one() -> None:
+    with pytest.raises(
+        FootprintError, match=r"no allocation policy for engine .*; known: vllm, sglang, llama\.cpp"
+    ):
+        estimate(replace(R1, engine="mystery"), DEVICES, catalog())
+
+
+def test_every_engine_of_the_command_contract_has_a_policy() -> None:
+    assert set(POLICIES) == {
+        "vllm",
+        "sglang",
+        "llama.cpp",
+        "ik_llama.cpp",
+        "llama-cpp-python",
+        "ollama",
         "ktransformers",
         "lmdeploy",
         "tensorrt-llm",
         "tgi",
         "transformers",
-        "ik_llama.cpp",
-        "llama-cpp-python",
-        "?",
-    ],
-)
-def test_an_engine_without_a_policy_is_refused_with_those_that_have_one(engine: str) -> None:
-    with pytest.raises(
-        FootprintError, match=r"no allocation policy for engine .* yet; known: vllm, sglang, llama\.cpp"
-    ):
-        estimate(replace(R1, engine=engine), DEVICES, catalog())
+    }
 
 
 def test_engine_names_ignore_case() -> None:
@@ -68,8 +72,9 @@ def test_a_device_without_memory_is_refused() -> None:
 
 def test_components_are_those_of_the_metrics_contract() -> None:
     for engine in POLICIES:
-        quantization = None if engine in ("vllm", "sglang") else "Q4_K_M"
-        tp = 8 if quantization is None else 1
+        gguf = POLICIES[engine].container is Container.GGUF
+        quantization = "Q4_K_M" if gguf else None
+        tp = 1 if gguf else 8
         spec = replace(R1, engine=engine, quantization=quantization, tp=tp, max_model_len=8192)
         footprint = estimate(spec, DEVICES, catalog())
         for rank in footprint.devices:

@@ -67,7 +67,7 @@ def test_the_published_quantization_stands_for_an_unsaid_one() -> None:
     assert KNOWN.quantization(KNOWN.resolve("deepseek-r1:7b"), None) == "bf16"
 
 
-@pytest.mark.parametrize(("model", "name"), [("DeepSeek-R1", "q9_z"), ("deepseek-r1:7b", "fp8")])
+@pytest.mark.parametrize(("model", "name"), [("DeepSeek-R1", "q9_z"), ("deepseek-r1:7b", "int3")])
 def test_a_quantization_that_the_model_does_not_have_is_refused_with_those_it_has(
     model: str, name: str
 ) -> None:

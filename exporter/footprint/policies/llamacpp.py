@@ -1,27 +1,38 @@
-"""llama.cpp, and Ollama which starts its server: weights, cache and compute buffers are allocated exactly,
-nothing is pooled.
+"""llama.cpp and its family: weights, cache and compute buffers are allocated exactly, nothing is pooled.
 
-Sources: llama.cpp b11434 src/llama-model.cpp (layers to devices, buffer types), llama-kv-cache.cpp,
-common/fit.cpp, ggml-cpu repack; Ollama server/routes.go. What a CPU-only server holds was measured
-(docs/METHOD.md).
+Sources: llama.cpp b11434 src/llama-model.cpp (layers to devices, buffer types), src/llama-kv-cache.cpp,
+common/fit.cpp, ggml-cpu repack; defaults of each engine: flavours.py. What a CPU-only server holds was
+measured (docs/METHOD.md).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 from exporter.footprint import kv_cache, runtime
-from exporter.footprint.deployment import DeviceShape, FootprintError, HostShape
+from exporter.footprint.cells import CellMode, cell_cache
+from exporter.footprint.deployment import DeploymentSpec, DeviceShape, FootprintError
+from exporter.footprint.policies.explain import explain_cells
+from exporter.footprint.policies.flavours import (
+    Flavour,
+    flavour_of,
+    gguf_layout,
+    latent_mode,
+    ollama_contexts,
+)
 from exporter.footprint.policies.gguf_layers import (
-    REPACKED_TYPES,
     LayerBytes,
     Placement,
-    host_repack,
     layer_bytes,
     place,
+    stored_layer_bytes,
 )
 from exporter.footprint.policies.job import Job, Policy
+from exporter.footprint.policies.llamacpp_host import host_footprint
+from exporter.footprint.policies.llamacpp_plan import Plan, cache_term, compute_bytes
+from exporter.footprint.policies.speculation import draft_layers, uses_draft_model
 from exporter.footprint.result import (
     Footprint,
     HostFootprint,
@@ -31,27 +42,17 @@ from exporter.footprint.result import (
     exact,
     sum_terms,
 )
+from exporter.models.blocks import Attention, GroupedQueryAttention
 from exporter.models.catalog import gguf_recipe
-from exporter.models.quantization import Container
-from exporter.units import GIB, MIB
+from exporter.models.quantization import Container, total_bytes
+from exporter.units import MIB
 
-DEFAULT_SLOTS = 4
-"""``--parallel`` auto: four slots that share one cache (tools/server/server.cpp)."""
 DEFAULT_MICRO_BATCH = 512
-DEFAULT_CACHE_RAM_BYTES = 8192 * MIB
 FIT_LEAST_CONTEXT = 4096
 FIT_FREE_BYTES = 1024 * MIB
 """common/common.h fit_params_target and fit_params_min_ctx."""
 
-# Ollama server/routes.go: (least GPU memory of all devices, default num_ctx).
-_OLLAMA_CONTEXTS = ((47 * GIB, 262_144), (23 * GIB, 32_768), (0, 4096))
-
-# Measured on llama-server b11434: work buffer of the thread pool, binary and shared libraries, pages not
-# reached.
-_WORK_BYTES = 16 * MIB
-_LIBRARIES_BYTES = 15 * MIB
-_UNTOUCHED_BYTES = 12 * MIB
-_DRIVER_HOST_BYTES = GIB
+ALL_LAYERS = 10**6
 
 _ONLY_FOR_POOLS = frozenset(
     {
@@ -62,111 +63,174 @@ _ONLY_FOR_POOLS = frozenset(
         "dp_attention",
         "max_num_batched_tokens",
         "memory_fraction",
-        "kv_cache_dtype",
-        "kv_cache_bytes",
-        "speculative",
         "enforce_eager",
+        "max_total_tokens",
+        "redundant_experts",
+        "layer_partition",
+        "dcp",
+        "moe_dense_tp",
+        "dp_lm_head",
+        "chunked_prefill",
+        "cpu_offload_bytes",
+        "swap_space_bytes",
+        "kv_offload_bytes",
+        "hicache",
+        "experts_on_gpu",
     }
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Cache:
-    """The cache at the least and at the most context that the server may have taken."""
-
-    low: kv_cache.CellLayout
-    high: kv_cache.CellLayout
-    cell_bytes: int
-    slots: int
-    slots_declared: bool
-
-
 def allocate(job: Job) -> Footprint:
     """The footprint of a llama-server. Raises FootprintError for settings that it would refuse."""
-    arch = job.architecture
-    recipe = gguf_recipe(job.quantization)
-    assert recipe is not None, "the caller checked the container"
-    cache = _cache(job)
-    layers = layer_bytes(arch, recipe)
-    placement = _placement(job, layers, cache)
-    cache = _limited(job, layers, placement, cache)
-    devices = tuple(
-        _device(job, layers, placement, cache, index, device) for index, device in enumerate(job.devices)
-    )
-    host = _host(job, recipe, layers, placement, cache)
-    capacity = cache.low.tokens
+    plan = _plan(job)
+    placement = _placement(job, plan)
+    plan = _limited(job, plan, placement)
+    devices = tuple(_device(job, plan, placement, index, device) for index, device in enumerate(job.devices))
+    host = host_footprint(job, plan, placement)
+    capacity = plan.low.layout.tokens
+    fits = _fits(job, devices, host)
     return Footprint(
         job.model.id,
-        arch.name,
+        job.architecture.name,
         job.quantization,
         devices,
         host,
         KvCacheFigures(
-            bytes_per_token=arch.layers * cache.cell_bytes,
+            bytes_per_token=round(plan.low.token_bytes),
             capacity_tokens=capacity,
-            demand_tokens=cache.slots * cache.low.cells if cache.slots_declared else None,
-            full_length_sequences=capacity / cache.low.cells,
+            demand_tokens=plan.slots * plan.low.layout.cells if plan.slots_declared else None,
+            full_length_sequences=capacity / plan.low.layout.cells,
         ),
-        _fits(job, devices, host),
-        _notes(job, cache, placement),
+        fits,
+        _notes(job, plan, placement),
+        _limiting(job, devices, host) if fits is False else None,
+        explain_cells(job, plan.low, plan.mode),
     )
 
 
-def _cache(job: Job) -> _Cache:
-    spec = job.spec
+def _plan(job: Job) -> Plan:
+    spec, arch = job.spec, job.architecture
+    flavour = flavour_of(spec)
     slots = spec.parallel if spec.parallel is not None else spec.max_num_seqs
     if spec.max_num_seqs is not None and slots != spec.max_num_seqs:
         raise FootprintError(
             f"max_num_seqs {spec.max_num_seqs} contradicts parallel {spec.parallel}: slots are sequences here"
         )
-    type_k = kv_cache.cache_type(spec.cache_type_k, "cache_type_k")
-    type_v = kv_cache.cache_type(spec.cache_type_v, "cache_type_v")
-    if spec.flash_attention is False and kv_cache.is_quantized_cache(type_v):
+    type_k = kv_cache.cache_type(spec.cache_type_k or spec.kv_cache_dtype, "cache_type_k")
+    type_v = kv_cache.cache_type(spec.cache_type_v or spec.kv_cache_dtype, "cache_type_v")
+    flash = flavour.flash_attention if spec.flash_attention is None else spec.flash_attention
+    mode = latent_mode(spec, flash)
+    if spec.flash_attention is False and kv_cache.is_quantized_cache(type_v) and not mode.row_in_v:
         raise FootprintError(
             "flash_attention must not be off where cache_type_v is quantized: llama.cpp refuses it"
         )
+    if _refuses_one_type(spec, arch.attention, mode):
+        type_v = type_k
     declared = slots is not None
-    if spec.engine.lower() == "ollama":
-        slots = slots or 1
-        contexts = (_ollama_context(job) * slots,) * 2
-        unified = spec.kv_unified or False
+    unified = spec.kv_unified if spec.kv_unified is not None else flavour.unified and not declared
+    slots = slots or flavour.slots
+    micro_batch = spec.micro_batch or DEFAULT_MICRO_BATCH
+    cache_of = partial(
+        cell_cache,
+        arch,
+        slots=slots,
+        unified=unified,
+        type_k=type_k,
+        type_v=type_v,
+        mode=mode,
+        micro_batch=micro_batch,
+        swa_full=spec.swa_full,
+    )
+    low, high = (cache_of(context) for context in _contexts(job, flavour, slots))
+    if spec.kv_cache_bytes is not None and spec.max_model_len is None:
+        # A cache whose size is known holds as many cells as fit.
+        tokens = int(spec.kv_cache_bytes // low.token_bytes)
+        whole = tokens // kv_cache.CELL_MULTIPLE * kv_cache.CELL_MULTIPLE
+        low = high = cache_of(max(kv_cache.CELL_MULTIPLE, whole))
+    layout = gguf_layout(spec, mode)
+    layers = None
+    if job.stored is not None:
+        layers = stored_layer_bytes(arch, job.stored, spec.override_tensor)
+    elif job.weights_known:
+        layers = layer_bytes(arch, job.quantization, spec.override_tensor, layout)
+    return Plan(flavour, mode, flash, micro_batch, slots, declared, low, high, layers, layout)
+
+
+def _refuses_one_type(spec: DeploymentSpec, attention: Attention, mode: CellMode) -> bool:
+    """Whether only the keys' type was said where the engine wants one for both: older builds took it so."""
+    alone = spec.cache_type_k is not None and spec.cache_type_v is None
+    return alone and mode.one_type and not isinstance(attention, GroupedQueryAttention)
+
+
+def _contexts(job: Job, flavour: Flavour, slots: int) -> tuple[int, int]:
+    spec, trained = job.spec, job.architecture.context_tokens
+    factor = slots if flavour.context_per_slot else 1
+    if spec.max_model_len is not None:
+        return spec.max_model_len * factor, spec.max_model_len * factor
+    if flavour.context == "fit":
+        return min(FIT_LEAST_CONTEXT, trained), trained
+    if flavour.context == "trained":
+        return trained, trained
+    if flavour.context == "fixed":
+        return min(flavour.fixed_context, trained), min(flavour.fixed_context, trained)
+    tiers = ollama_contexts(spec.engine_version)
+    if any(not device.is_sized for device in job.devices):
+        low, high = tiers[-1][1], tiers[0][1]
     else:
-        unified = spec.kv_unified if spec.kv_unified is not None else not declared
-        slots = slots or DEFAULT_SLOTS
-        trained = job.architecture.context_tokens
-        contexts = (spec.max_model_len or min(FIT_LEAST_CONTEXT, trained), spec.max_model_len or trained)
-    low, high = (kv_cache.cell_layout(context, slots, unified) for context in contexts)
-    return _Cache(low, high, kv_cache.cell_bytes(job.architecture, type_k, type_v), slots, declared)
+        memory = sum(device.usable_bytes for device in job.devices)
+        low = high = next(tokens for least, tokens in tiers if memory >= least)
+    return min(low, trained) * factor, min(high, trained) * factor
 
 
-def _ollama_context(job: Job) -> int:
-    if job.spec.max_model_len is not None:
-        return job.spec.max_model_len
-    memory = sum(device.usable_bytes for device in job.devices)
-    context = next(tokens for least, tokens in _OLLAMA_CONTEXTS if memory >= least)
-    return min(context, job.architecture.context_tokens)
-
-
-def _placement(job: Job, layers: tuple[LayerBytes, ...], cache: _Cache) -> Placement:
-    spec, count = job.spec, len(layers)
+def _placement(job: Job, plan: Plan) -> Placement:
+    spec, count = job.spec, job.architecture.layers
+    rows = plan.layers or (LayerBytes(0, 0, 0, 0),) * count
+    moe = count if spec.cpu_moe else spec.n_cpu_moe or 0
     if not job.devices:
         if spec.gpu_layers:
             raise FootprintError(f"gpu_layers {spec.gpu_layers} needs devices, and none were given")
-        return place(layers, (), 0, count, solved=False)
-    weights = tuple(device.usable_bytes for device in job.devices)
-    if spec.gpu_layers is not None:
-        # -1 and below mean all (common/arg.cpp).
-        wanted = spec.gpu_layers if spec.gpu_layers >= 0 else count + 1
-        return place(layers, weights, wanted, spec.n_cpu_moe or 0, solved=False)
-    return _solve(job, layers, weights, cache)
+        return place(rows, (), 0, count, solved=False)
+    _check_devices(job, rows)
+    weights = _split(job)
+    counts_output = plan.flavour.counts_output
+    wanted = spec.gpu_layers if spec.gpu_layers is not None else plan.flavour.gpu_layers
+    if wanted is not None or plan.layers is None or not all(device.is_sized for device in job.devices):
+        # -1 and below mean all (common/arg.cpp); so it is answered where it cannot be solved.
+        layers = wanted if wanted is not None and wanted >= 0 else count + 1
+        return place(rows, weights, layers, moe, solved=False, counts_output=counts_output)
+    return _solve(job, plan, plan.layers, weights)
 
 
-def _solve(job: Job, layers: tuple[LayerBytes, ...], weights: tuple[int, ...], cache: _Cache) -> Placement:
+def _split(job: Job) -> tuple[int, ...]:
+    declared = job.spec.tensor_split
+    if declared:
+        if len(declared) > len(job.devices) or not sum(declared) > 0:
+            raise FootprintError(
+                f"tensor_split has {len(declared)} shares for {len(job.devices)} devices, or none above 0"
+            )
+        scale = 10**6
+        shares = [round(share * scale) for share in declared]
+        return tuple(shares + [0] * (len(job.devices) - len(shares)))
+    if all(device.is_sized for device in job.devices):
+        return tuple(device.usable_bytes for device in job.devices)
+    return (1,) * len(job.devices)
+
+
+def _check_devices(job: Job, rows: tuple[LayerBytes, ...]) -> None:
+    highest = max(
+        (moved.device for row in rows for moved in row.moved if moved.device is not None), default=-1
+    )
+    if highest >= len(job.devices):
+        raise FootprintError(f"override_tensor names device {highest}, but {len(job.devices)} are given")
+
+
+def _solve(job: Job, plan: Plan, layers: tuple[LayerBytes, ...], weights: tuple[int, ...]) -> Placement:
     # common/fit.cpp: everything if it leaves 1 GiB free on each device, else experts of the first layers go
     # to RAM, else layers. It can also cut within a layer, so that the truth lies less than one layer from
     # this.
-    count, least = len(layers), job.spec.n_cpu_moe or 0
-    by_experts = any(layer.experts for layer in layers) and job.spec.n_cpu_moe is None
+    count, spec = len(layers), job.spec
+    least = count if spec.cpu_moe else spec.n_cpu_moe or 0
+    by_experts = any(layer.experts for layer in layers) and spec.n_cpu_moe is None and not spec.cpu_moe
     candidates = [(count + 1, least)]
     if by_experts:
         candidates += [(count + 1, moe) for moe in range(1, count + 1)]
@@ -179,7 +243,7 @@ def _solve(job: Job, layers: tuple[LayerBytes, ...], weights: tuple[int, ...], c
     def leaves_room(index: int) -> bool:
         placement = placement_of(index)
         return all(
-            _needed_by_fit(_device(job, layers, placement, cache, number, device)) <= device.usable_bytes
+            _needed_by_fit(_device(job, plan, placement, number, device)) <= device.usable_bytes
             for number, device in enumerate(job.devices)
         )
 
@@ -194,172 +258,163 @@ def _needed_by_fit(rank: RankFootprint) -> int:
     return rank.components["kv_cache"].low_bytes + rest + FIT_FREE_BYTES
 
 
-def _device(
-    job: Job,
-    layers: tuple[LayerBytes, ...],
-    placement: Placement,
-    cache: _Cache,
-    index: int,
-    device: DeviceShape,
-) -> RankFootprint:
-    here = [layer for layer, where in enumerate(placement.layers) if where == index]
-    weights = sum(layers[layer].dense for layer in here)
-    weights += sum(layers[layer].experts for layer in here if layer >= placement.n_cpu_moe)
+def device_weights(layers: tuple[LayerBytes, ...], placement: Placement, index: int) -> int:
+    """Bytes of tensors on one device."""
+    weights = 0
+    for number, (row, where) in enumerate(zip(layers, placement.layers, strict=True)):
+        if where == index:
+            weights += row.dense + (row.experts if number >= placement.n_cpu_moe else 0)
+        weights += sum(moved.size for moved in row.moved if moved.device == index)
     if placement.output == index:
         weights += layers[0].output
-    cell = cache.cell_bytes * len(here)
-    low_compute, high_compute = _device_compute(job, cache, bool(here) or placement.output == index)
-    components = {
-        "weights": exact(weights, "architecture"),
-        "kv_cache": _cache_term(cache, cell),
-        "activations": Term(low_compute, high_compute, "estimate"),
-        "runtime": runtime.bare_context(),
-    }
-    return RankFootprint(index, 0, device.index, components, sum_terms(components))
+    return weights
 
 
-def _limited(job: Job, layers: tuple[LayerBytes, ...], placement: Placement, cache: _Cache) -> _Cache:
+def _device(job: Job, plan: Plan, placement: Placement, index: int, device: DeviceShape) -> RankFootprint:
+    here = [layer for layer, where in enumerate(placement.layers) if where == index]
+    components: dict[str, Term] = {}
+    if plan.layers is not None:
+        components["weights"] = exact(device_weights(plan.layers, placement, index), job.weights_basis)
+    components["kv_cache"] = cache_term(plan, () if job.spec.kv_on_host else tuple(here))
+    last = placement.output == index
+    drafts = _draft_term(job, plan) if last else None
+    if drafts is not None:
+        components["speculative"] = drafts
+    missing = last and drafts is None and uses_draft_model(job)
+    low_compute, high_compute = _device_compute(job, plan, bool(here) or last)
+    components["activations"] = Term(low_compute, high_compute, "estimate")
+    components["runtime"] = runtime.bare_context()
+    return RankFootprint(
+        index,
+        0,
+        device.index,
+        components,
+        sum_terms(components),
+        complete=plan.layers is not None and not missing,
+    )
+
+
+def _draft_term(job: Job, plan: Plan) -> Term | None:
+    """Draft layers of the file, or a second model with a cache of the same context; None where there is none
+    or its file is not known.
+    """
+    if uses_draft_model(job):
+        recipe = gguf_recipe(job.draft_quantization or "")
+        if job.draft is None or recipe is None:
+            return None
+        draft = job.draft.architecture
+        weights = total_bytes(draft, recipe, Container.GGUF)
+        cache = cell_cache(
+            draft,
+            plan.low.layout.cells,
+            slots=plan.low.layout.streams,
+            unified=False,
+            type_k="F16",
+            type_v="F16",
+            mode=CellMode(),
+            micro_batch=plan.micro_batch,
+        )
+        return exact(weights + sum(cache.layers), "architecture")
+    if not draft_layers(job) or not job.weights_known:
+        return None
+    if job.stored is not None:
+        return exact(job.stored.draft_bytes, job.weights_basis)
+    return exact(total_bytes(job.architecture, job.quantization, Container.GGUF, True), job.weights_basis)
+
+
+def _limited(job: Job, plan: Plan, placement: Placement) -> Plan:
     """A context that was left to the engine grows until 1 GiB is free, and no further (common/fit.cpp)."""
-    if cache.low == cache.high:
-        return cache
-    cells = cache.high.cells
+    if plan.is_settled or plan.flavour.context != "fit":
+        return plan
+    cells = plan.high.layout.cells
+    streams = plan.high.layout.streams
+    per_layer = float(plan.high.token_bytes) / job.architecture.layers
     for index, device in enumerate(job.devices):
         here = placement.layers.count(index)
-        if here:
-            rank = _device(job, layers, placement, cache, index, device)
+        if here and device.is_sized and per_layer:
+            rank = _device(job, plan, placement, index, device)
             taken = rank.total.low_bytes - rank.components["kv_cache"].low_bytes
             room = device.usable_bytes - FIT_FREE_BYTES - taken
-            cells = min(cells, room // (here * cache.cell_bytes * cache.high.streams))
-    if job.host is not None and not job.devices:
-        weights = layers[0].embedding + layers[0].output + sum(row.dense + row.experts for row in layers)
+            cells = min(cells, int(room // (here * per_layer * streams)))
+    if job.host is not None and not job.devices and plan.layers is not None and per_layer:
+        rows = plan.layers
+        weights = rows[0].embedding + rows[0].output + sum(row.dense + row.experts for row in rows)
         room = job.host.total_bytes - FIT_FREE_BYTES - weights
-        cells = min(cells, room // (len(layers) * cache.cell_bytes * cache.high.streams))
-    cells = max(cache.low.cells, cells // kv_cache.CELL_MULTIPLE * kv_cache.CELL_MULTIPLE)
-    return replace(cache, high=replace(cache.high, cells=cells))
+        cells = min(cells, int(room // (len(rows) * per_layer * streams)))
+    cells = max(plan.low.layout.cells, cells // kv_cache.CELL_MULTIPLE * kv_cache.CELL_MULTIPLE)
+    if cells == plan.high.layout.cells:
+        return plan
+    share = cells / plan.high.layout.cells
+    layers = tuple(
+        max(low, int(size * share)) for size, low in zip(plan.high.layers, plan.low.layers, strict=True)
+    )
+    layout = replace(plan.high.layout, cells=cells)
+    return replace(plan, high=replace(plan.high, layout=layout, layers=layers))
 
 
-def _cache_term(cache: _Cache, cell: int) -> Term:
-    low, high = cache.low.tokens * cell, cache.high.tokens * cell
-    return Term(low, high, "architecture" if low == high else "estimate")
-
-
-def _device_compute(job: Job, cache: _Cache, used: bool) -> tuple[int, int]:
+def _device_compute(job: Job, plan: Plan, used: bool) -> tuple[int, int]:
     # Measured on a CPU only: a GPU's graph differs, and older builds add logits for every token of the batch.
     if not used:
         return 0, 0
-    low_whole, low_growing = _compute(job, cache.low)
-    high_whole, _ = _compute(job, cache.high)
-    logits = 4 * _micro_batch(job) * job.architecture.vocabulary
+    low_whole, low_growing = compute_bytes(job, plan, plan.low)
+    high_whole, _ = compute_bytes(job, plan, plan.high)
+    logits = 4 * plan.micro_batch * job.architecture.vocabulary
     return (low_whole - low_growing) // 2, high_whole + logits
 
 
-def _host(
-    job: Job, recipe: str, layers: tuple[LayerBytes, ...], placement: Placement, cache: _Cache
-) -> HostFootprint:
-    spec = job.spec
-    on_host = [layer for layer, where in enumerate(placement.layers) if where is None]
-    dense = layers[0].embedding + sum(layers[layer].dense for layer in on_host)
-    dense += layers[0].output if placement.output is None else 0
-    experts = sum(
-        layer.experts
-        for index, layer in enumerate(layers)
-        if placement.layers[index] is None or index < placement.n_cpu_moe
-    )
-    repacked_dense, repacked_experts = _repacked(job, recipe)
-    mapped = spec.mmap is not False
-    components = {"weights": _weights_term(dense, repacked_dense, mapped, spec.mlock)}
-    if experts:
-        components["experts"] = _weights_term(experts, repacked_experts, mapped, spec.mlock)
-    if on_host:
-        components["kv_cache"] = _cache_term(cache, cache.cell_bytes * len(on_host))
-    components["runtime"] = _host_runtime(job, cache)
-    limit = spec.cache_ram_bytes if spec.cache_ram_bytes is not None else DEFAULT_CACHE_RAM_BYTES
-    if limit:
-        note = "a limit: empty at start, fills with prompts that differ"
-        components["prompt_cache"] = Term(0, limit, "engine", note, likely_bytes=0)
-    pageable = mapped and not spec.mlock
-    return HostFootprint(
-        components,
-        mapped_bytes=dense + experts - repacked_dense - repacked_experts if pageable else 0,
-        reclaimable_bytes=repacked_dense + repacked_experts if pageable else 0,
-    )
-
-
-def _repacked(job: Job, recipe: str) -> tuple[int, int]:
-    instructions = (job.host or HostShape(0)).instruction_set
-    if instructions not in REPACKED_TYPES:
-        raise FootprintError(f"host: instruction_set is not known; known: {', '.join(REPACKED_TYPES)}")
-    # With a GPU its host buffers come before the repacking ones (llama-model.cpp make_cpu_buft_list).
-    if job.devices or job.spec.repack is False:
-        return 0, 0
-    return host_repack(job.architecture, recipe, instructions)
-
-
-def _weights_term(size: int, repacked: int, mapped: bool, locked: bool) -> Term:
-    """Low: every tensor once, in the form that is computed with. High: also the file pages behind repacked
-    copies, which a fresh server holds until the kernel wants them back.
-    """
-    if not mapped:
-        return exact(size, "architecture")
-    if locked:
-        return exact(
-            size + repacked, "architecture", "the whole mapping is locked beside the repacked copies"
-        )
-    return Term(size, size + repacked, "architecture", likely_bytes=size + repacked)
-
-
-def _host_runtime(job: Job, cache: _Cache) -> Term:
-    arch = job.architecture
-    rest_low = runtime.llamacpp_rest_bytes(arch, cache.low.tokens)
-    rest_high = runtime.llamacpp_rest_bytes(arch, cache.high.tokens)
-    output = runtime.llamacpp_output_bytes(arch, cache.slots)
-    high_whole, _ = _compute(job, cache.high)
-    fixed_high = rest_high + output + _LIBRARIES_BYTES + high_whole
-    if job.devices:
-        return Term(rest_low + output, fixed_high + _DRIVER_HOST_BYTES, "estimate")
-    whole, growing = _compute(job, cache.low)
-    touched = max(0, whole - growing - _UNTOUCHED_BYTES)
-    return Term(rest_low + output + touched, fixed_high + _WORK_BYTES, "estimate")
-
-
-def _compute(job: Job, layout: kv_cache.CellLayout) -> tuple[int, int]:
-    flash = job.spec.flash_attention is not False
-    return runtime.llamacpp_compute_bytes(job.architecture, _micro_batch(job), layout.cells, flash)
-
-
-def _micro_batch(job: Job) -> int:
-    return job.spec.micro_batch or DEFAULT_MICRO_BATCH
-
-
 def _fits(job: Job, devices: tuple[RankFootprint, ...], host: HostFootprint) -> bool | None:
-    if not devices and job.host is None:
+    sized = bool(devices) and all(device.is_sized for device in job.devices)
+    if not job.weights_known or (devices and not sized) or (not devices and job.host is None):
         return None
-    roomy = all(
-        rank.total.low_bytes <= device.usable_bytes for rank, device in zip(devices, job.devices, strict=True)
-    )
-    return roomy and (job.host is None or host.total.low_bytes <= job.host.total_bytes)
+    return _limiting(job, devices, host) is None
 
 
-def _notes(job: Job, cache: _Cache, placement: Placement) -> tuple[str, ...]:
+def _limiting(job: Job, devices: tuple[RankFootprint, ...], host: HostFootprint) -> str | None:
+    for rank, device in zip(devices, job.devices, strict=True):
+        if rank.total.low_bytes > device.usable_bytes:
+            return f"device {device.index}: what lies on it exceeds its memory"
+    if job.host is not None and host.total.low_bytes > job.host.total_bytes:
+        return "RAM: what stays on the host exceeds it"
+    return None
+
+
+def _notes(job: Job, plan: Plan, placement: Placement) -> tuple[str, ...]:
     spec = job.spec
     notes = []
-    if cache.low != cache.high:
+    if not plan.is_settled:
         notes.append(
             "max_model_len is not declared: the server takes as memory allows, "
-            f"between {cache.low.cells} and {cache.high.cells} cells"
+            f"between {plan.low.layout.cells} and {plan.high.layout.cells} cells"
         )
     elif spec.max_model_len is None:
-        notes.append(f"max_model_len {cache.low.cells} is the engine's default here")
-    if not cache.slots_declared:
-        shape = "sharing one cache" if cache.low.streams == 1 else "each with its own cache"
-        notes.append(f"parallel {cache.slots} is the engine's default, {shape}")
+        notes.append(f"max_model_len {plan.low.layout.cells} is the engine's default here")
+    if not plan.slots_declared:
+        shape = "sharing one cache" if plan.low.layout.streams == 1 else "each with its own cache"
+        notes.append(f"parallel {plan.slots} is the engine's default, {shape}")
     if placement.solved:
         notes.append(
             "gpu_layers is not declared: solved as the engine does, to within one layer: "
             f"{placement.gpu_layers} on devices, experts of {placement.n_cpu_moe} in RAM"
         )
+    elif job.devices and spec.gpu_layers is None:
+        if plan.flavour.gpu_layers is not None:
+            notes.append(f"gpu_layers {plan.flavour.gpu_layers} is the engine's default")
+        elif not all(device.is_sized for device in job.devices):
+            notes.append("gpu_layers is not declared and the devices' memory not known: all layers on them")
+    if _refuses_one_type(spec, job.architecture.attention, plan.mode):
+        notes.append("cache_type_v is not said: current builds refuse any but that of the keys")
+    if uses_draft_model(job) and (job.draft is None or job.draft_quantization is None):
+        notes.append("the draft model's file is not known: what it holds is left out")
+    if not plan.mode.latent and spec.mla is None:
+        notes.append("this release keeps keys and values of all heads: latent rows came later")
     return tuple(notes)
 
 
-LLAMA_CPP = Policy(Container.GGUF, _ONLY_FOR_POOLS, allocate)
-OLLAMA = Policy(Container.GGUF, _ONLY_FOR_POOLS, allocate, registry_names=True)
+def _unsized(spec: DeploymentSpec, gpus: int | None) -> tuple[DeviceShape, ...]:
+    if gpus is None:
+        gpus = max(len(spec.tensor_split), 1) if spec.gpu_layers or spec.tensor_split else 0
+    return tuple(DeviceShape(index, 0) for index in range(gpus))
+
+
+LLAMA_CPP = Policy(Container.GGUF, _ONLY_FOR_POOLS, allocate, unsized=_unsized)
+OLLAMA = Policy(Container.GGUF, _ONLY_FOR_POOLS, allocate, registry_names=True, unsized=_unsized)

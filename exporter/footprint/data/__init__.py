@@ -1,0 +1,1 @@
+"""Tables of this floor, each row with its source."""
