@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CONFIG ?=
 ARGS ?=
 
-.PHONY: serve test lint bench format generate lock clean gpu-smoke
+.PHONY: serve test lint bench format generate lock clean gpu-smoke e2e-llama
 
 serve: $(VENV)/.run
 	$(BIN)/deepseek-exporter serve $(if $(CONFIG),--config.file=$(CONFIG)) $(ARGS)
@@ -27,11 +27,16 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev system-packages
 	$(BIN)/python benchmarks/against_node_exporter.py
+	$(BIN)/python benchmarks/headers.py
 
 generate: $(VENV)/.dev
 	$(BIN)/python rules/generate.py
 	$(BIN)/python dashboards/generate.py
 	$(BIN)/python -m exporter.exposition.document > docs/METRICS.md
+
+e2e-llama: $(VENV)/.dev  # builds llama.cpp once into a cache folder
+	cache=$$(PYTHON=$(BIN)/python sh tests/llama/build.sh) && EXPORTER_GGUF_PART=$$cache/header.gguf \
+	  $(BIN)/pytest -m llama tests/llama tests/checkpoint
 
 gpu-smoke: $(VENV)/.dev  # needs a real NVIDIA GPU
 	$(BIN)/pytest -m gpu tests/gpu
