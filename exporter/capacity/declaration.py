@@ -97,6 +97,8 @@ def _shape(index: int, shapes: Shapes) -> DeviceShape:
 
 
 def _spec(entry: Deployment) -> DeploymentSpec:
-    """The entry as the estimator wants it: both name the launch settings as the command contract does."""
+    """The entry as the estimator wants it: both name the settings as the command contract does."""
     shared = {one.name for one in fields(DeploymentSpec)} & {one.name for one in fields(Deployment)}
-    return DeploymentSpec(**{name: getattr(entry, name) for name in shared})
+    values = {name: getattr(entry, name) for name in shared}
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return DeploymentSpec(**values | lists)

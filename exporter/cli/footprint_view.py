@@ -8,7 +8,7 @@ from itertools import groupby
 
 from exporter.cli.answers import Answered
 from exporter.footprint.answer import Answer, DeviceAnswer
-from exporter.footprint.result import Explanation, Term
+from exporter.footprint.result import Explanation, Term, sum_terms
 from exporter.units import format_bytes
 
 COLUMNS = 80
@@ -37,6 +37,11 @@ _MEANINGS = {
     "experts": "experts that are computed on the processor",
     "pinned": "locked pages for copies to the GPUs",
     "prompt_cache": "prompts kept for reuse",
+}
+_IN_RAM = {
+    **_MEANINGS,
+    "weights": "the model's tensors; a wider high end counts file pages behind rearranged copies",
+    "runtime": "the engine's processes and work space",
 }
 
 
@@ -109,7 +114,8 @@ def _tables(answered: Answered, answer: Answer) -> list[str]:
     for ranks in _alike(answer.devices):
         tables.append(_table(_ranks(ranks, answered), ranks[0].components, ranks[0].total))
     if answer.host.components:
-        tables.append(_table("in RAM", answer.host.components, answer.host.total))
+        whole = sum_terms(answer.host.components) if answer.host.total is not None else None
+        tables.append(_table("in RAM", answer.host.components, whole, _IN_RAM))
     return tables
 
 
@@ -139,14 +145,19 @@ def _ranks(ranks: Sequence[DeviceAnswer], answered: Answered) -> str:
     return name
 
 
-def _table(title: str, components: Mapping[str, Term], total: Term | None) -> str:
+def _table(
+    title: str,
+    components: Mapping[str, Term],
+    total: Term | None,
+    meanings: Mapping[str, str] = _MEANINGS,
+) -> str:
     if not components:
         return f"{title}\n  nothing is known without the size of the device"
     head = f"  {'':<{_NAME}}{'expected':>{_SIZE}}   {'low – high':<25}basis"
     lines = [title, head]
     for name, term in components.items():
         lines.append(_row(name, term, term.basis))
-        lines.append(hanging(" " * 6, term.note or _MEANINGS.get(name, "")))
+        lines.append(hanging(" " * 6, term.note or meanings.get(name, "")))
     if total is not None:
         lines.append(_row("total", total, ""))
     else:

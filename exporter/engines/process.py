@@ -16,7 +16,14 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "vllm": ("vllm", "VLLM::*", "vllm.entrypoints.*"),
     "sglang": ("sglang", "sglang::*", "sglang.launch_server"),
     "llama.cpp": ("llama-server", "llama-cli"),
+    "ik_llama.cpp": ("llama-server", "llama-cli"),
+    "llama-cpp-python": ("llama_cpp.server",),
     "ollama": ("ollama",),
+    "ktransformers": ("ktransformers", "ktransformers.*"),
+    "lmdeploy": ("lmdeploy", "lmdeploy.*"),
+    "tensorrt-llm": ("trtllm-serve", "trtllm-llmapi-launch"),
+    "tgi": ("text-generation-launcher", "text-generation-server"),
+    "transformers": (),
 }
 """Names under which an engine's processes run: files, retitled workers, `python -m` modules."""
 

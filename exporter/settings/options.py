@@ -111,6 +111,21 @@ class State:
     )
 
 
+Engine = Literal[
+    "vllm",
+    "sglang",
+    "llama.cpp",
+    "ik_llama.cpp",
+    "llama-cpp-python",
+    "ollama",
+    "ktransformers",
+    "lmdeploy",
+    "tensorrt-llm",
+    "tgi",
+    "transformers",
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
     """How the processes of a declared deployment are known. All keys given must hold."""
@@ -127,9 +142,7 @@ class Deployment:
     __pydantic_config__ = STRICT
     name: Annotated[str, Len(1, 64)] = option("", "stable name, the `deployment` label")
     model: Annotated[str, Len(1, 128)] = option("", "hub id or alias from the catalogue")
-    engine: Literal["vllm", "sglang", "llama.cpp", "ollama"] = option(
-        "vllm", "inference engine: vllm, sglang, llama.cpp or ollama"
-    )
+    engine: Engine = option("vllm", "inference engine: " + ", ".join(get_args(Engine)))
     quantization: str | None = option(None, "default: the checkpoint's own")
     devices: list[Annotated[int, Ge(0)]] = option([], "GPU indices; empty: RAM only")
     required: bool = option(True, "its room must stay free also while it does not run")
@@ -144,11 +157,20 @@ class Deployment:
     kv_cache_dtype: str | None = option(None, "type of the KV cache")
     kv_cache_bytes: Bytes | None = option(None, "size of the KV pool per rank, when fixed")
     ep: Count | None = option(None, "expert parallel size")
+    engine_version: str | None = option(None, "release, where defaults differ by it")
+    dtype: str | None = option(None, "type that an unquantized model is loaded in")
+    speculative: str | None = option(None, "speculative decoding: mtp, eagle, draft …")
+    speculative_tokens: Count | None = option(None, "tokens drafted in a step")
+    draft_model: str | None = option(None, "model that drafts")
+    cpu_offload_bytes: Bytes | None = option(None, "weights moved to RAM, per device")
     dp_attention: bool = option(False, "SGLang: data parallel attention")
     enforce_eager: bool = option(False, "vLLM: without CUDA graphs")
     gpu_layers: Annotated[int, Ge(0)] | None = option(None, "llama.cpp: layers on GPUs")
     n_cpu_moe: Annotated[int, Ge(0)] | None = option(None, "llama.cpp: layers whose experts stay in RAM")
     parallel: Count | None = option(None, "llama.cpp: slots")
+    cpu_moe: bool = option(False, "llama.cpp: the experts of every layer stay in RAM")
+    override_tensor: list[str] = option([], "llama.cpp: -ot rules, in order")
+    mla: Annotated[int, Ge(0), Le(3)] | None = option(None, "ik_llama.cpp: -mla")
     kv_unified: bool | None = option(None, "llama.cpp: one cache for all slots")
     micro_batch: Count | None = option(None, "llama.cpp: -ub")
     cache_type_k: str | None = option(None, "llama.cpp: -ctk")

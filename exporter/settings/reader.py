@@ -202,7 +202,10 @@ def _with_sizes(merged: dict[str, Any], sources: _Sources) -> dict[str, Any]:
     ]
     entries = result.get("deployments")
     for index, entry in enumerate(entries if isinstance(entries, list) else ()):
-        places += [(("deployments", index, key), entry) for key in ("kv_cache_bytes", "cache_ram_bytes")]
+        places += [
+            (("deployments", index, key), entry)
+            for key in ("kv_cache_bytes", "cache_ram_bytes", "cpu_offload_bytes")
+        ]
     problems = []
     for path, table in places:
         key = path[-1]
