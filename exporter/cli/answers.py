@@ -123,7 +123,8 @@ def _devices(case: Case, spec: DeploymentSpec, gpus: int | None) -> tuple[Device
     assert size is not None
     if size == 0:
         raise CaseError("footprint", "gpu_memory_bytes must be above 0")
-    count = gpus if gpus is not None else len(policy_of(spec.engine).unsized(spec, None))
+    # Who names a card has at least one, also where the engine could do without.
+    count = gpus if gpus is not None else max(1, len(policy_of(spec.engine).unsized(spec, None)))
     if count > 1 << 16:
         raise CaseError("footprint", "gpus is more than any cluster has")
     return shapes(size, count, name)

@@ -231,3 +231,11 @@ def test_any_object_is_answered_or_named_as_an_error(document: dict[str, Any]) -
     assert "deployment" in found or found["error"]["kind"]
     if "error" in found:
         assert "canary" not in json.dumps(found["error"])
+
+
+def test_naming_a_card_means_that_there_is_one() -> None:
+    question = {"engine": "ollama", "model": "deepseek-r1:14b", "gpu": "NVIDIA GeForce RTX 4090"}
+    on_card = answer_line(json.dumps(question).encode())
+    assert [sorted(device["components"]) for device in on_card["devices"]] != []
+    in_ram = answer_line(json.dumps(question | {"gpus": 0}).encode())
+    assert not in_ram.get("devices")
