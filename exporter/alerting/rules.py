@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
-from exporter.capacity.conditions import (
-    CONDITIONS,
+from exporter.capacity.conditions import CONDITIONS
+from exporter.capacity.terms import (
     Above,
     AgedAtMost,
     AllOf,
@@ -24,9 +24,13 @@ from exporter.capacity.conditions import (
     Fact,
     Form,
     FromOutside,
+    Grown,
+    RateAbove,
     Series,
+    Some,
     Subject,
     Unless,
+    Witness,
 )
 
 # The scraper's labels that name one host; every join stays within them, so one Prometheus serves many hosts.
@@ -111,12 +115,12 @@ RECORDING_RULES: tuple[tuple[str, str], ...] = (
 
 
 def rule_file(conditions: Iterable[Condition] = CONDITIONS, options: PackOptions | None = None) -> RuleFile:
-    """The whole pack: recording rules, then alerts about capacity, then about the monitoring itself."""
+    """The whole pack: recording rules, then alerts about capacity and devices, then about the monitoring."""
     chosen = options or PackOptions()
     capacity: list[AlertingRule] = []
     monitoring: list[AlertingRule] = []
     for condition in conditions:
-        (capacity if condition.keeps_state else monitoring).append(alerting_rule(condition, chosen))
+        (monitoring if condition.about_monitoring else capacity).append(alerting_rule(condition, chosen))
     recording: list[RecordingRule] = [{"record": name, "expr": expr} for name, expr in RECORDING_RULES]
     return {
         "groups": [
@@ -147,6 +151,8 @@ def alerting_rule(condition: Condition, options: PackOptions) -> AlertingRule:
 def expression(condition: Condition, options: PackOptions) -> str:
     """PromQL that is true where the condition is; where the condition keeps its state, through a gap too."""
     now = _promql(condition.expression, condition.subject, options)
+    if condition.witness is not None:
+        return f"{now}\nor\n{_while_absent(condition, condition.witness)}"
     if not condition.keeps_state:
         return now
     observed = _observed(condition)
@@ -157,9 +163,29 @@ def expression(condition: Condition, options: PackOptions) -> str:
         f"{now}\n"
         "or\n"
         f"{_bracketed(_comparison(observed, HOLD))}\n"
-        f'and {same} ALERTS{{alertname="{condition.name}", alertstate="firing"}}\n'
+        f"and {same} {_firing(condition)}\n"
         f"unless {same} {_selector(observed.series)}"
     )
+
+
+def _while_absent(condition: Condition, witness: Witness) -> str:
+    """The alert itself while its witness does not speak, for as long as `HOLD`.
+
+    It must have been true at the evaluation before: one that only lingers would be revived.
+    """
+    if condition.keep_firing_for_seconds:
+        raise TypeError(f"{condition.name}: what is kept beyond its end cannot have a witness")
+    same = _on(witness.subject)
+    selector = _selector(witness.series)
+    return (
+        f"max without (alertname, alertstate, severity) ({_firing(condition)})\n"
+        f"and {same} {_over(HOLD, selector)}\n"
+        f"unless {same} {selector}"
+    )
+
+
+def _firing(condition: Condition) -> str:
+    return f'ALERTS{{alertname="{condition.name}", alertstate="firing"}}'
 
 
 def _observed(condition: Condition) -> Above | EqualTo:
@@ -179,8 +205,17 @@ def _promql(node: Expression, subject: Subject, options: PackOptions) -> str:
             return string.Template(promql).substitute(jobs=options.jobs)
         case Above() | EqualTo():
             return _comparison(node)
+        case Some(series):
+            kept = ", ".join((*HOST_LABELS, *subject.identity))
+            return f"max by ({kept}) ({_selector(series)}) > 0"
+        case RateAbove(series, threshold, window):
+            grown = _subject_only(series, f"rate({_selector(series)}[{_duration(window)}])")
+            return f"{grown}\n> {_joined()} {_threshold(threshold)}"
+        case Grown(series, window):
+            return f"{_subject_only(series, f'increase({_selector(series)}[{_duration(window)}])')} > 0"
         case AgedAtMost(series, threshold):
-            age = f"{_SNAPSHOT_TIME}\n- on ({', '.join(HOST_LABELS)}) group_right ()\n{_selector(series)}"
+            at = _subject_only(series, _selector(series))
+            age = f"{_SNAPSHOT_TIME}\n- on ({', '.join(HOST_LABELS)}) group_right ()\n{at}"
             return f"{_bracketed(age)}\n<= {_joined()} {_threshold(threshold)}"
         case AllOf(parts):
             return f"\nand {same}\n".join(_nested(part, subject, options) for part in parts)
@@ -196,7 +231,8 @@ def _nested(node: Expression, subject: Subject, options: PackOptions) -> str:
 
 
 def _comparison(node: Above | EqualTo, window: str = "") -> str:
-    observed = _subject_only(node.series, _over(window, _selector(node.series)))
+    selector = _over(window, _selector(node.series)) if window else _lately(node.series)
+    observed = _subject_only(node.series, selector)
     if isinstance(node, EqualTo):
         return f"{observed} == {node.value}"
     return f"{observed}\n> {_joined()} {_over(window, _threshold(node.threshold))}"
@@ -210,14 +246,24 @@ def _over(window: str, selector: str) -> str:
     return f"last_over_time({selector}[{window}])" if window else selector
 
 
+def _lately(series: Series, more: Iterable[str] = ()) -> str:
+    selector = _selector(series, more)
+    if not series.lately_seconds:
+        return selector
+    return f"max_over_time({selector}[{_duration(series.lately_seconds)}])"
+
+
 def _subject_only(series: Series, promql: str) -> str:
     # The labels that chose the samples are no part of the subject: `bound` must not split an alert.
-    names = ", ".join(name for name, _ in series.labels)
-    return f"max without ({names}) ({promql})" if names else promql
+    return f"{series.fold} without ({', '.join(series.aside)}) ({promql})" if series.aside else promql
 
 
 def _selector(series: Series, more: Iterable[str] = ()) -> str:
-    matchers = [f'{name}="{value}"' for name, value in series.labels] + [f"{name}=%q" for name in more]
+    matchers = [
+        *(f'{name}="{value}"' for name, value in series.labels),
+        *(f'{name}=~"{"|".join(values)}"' for name, values in series.choices),
+        *(f"{name}=%q" for name in more),
+    ]
     return f"{series.family}{{{', '.join(matchers)}}}" if matchers else series.family
 
 
@@ -254,19 +300,33 @@ def _looked_up(fact: Fact, condition: Condition) -> str:
     of_subject = (*HOST_LABELS, *condition.subject.labels)
     selector = _selector(fact.series, of_subject)
     values = " ".join(f"$labels.{label}" for label in of_subject)
+    window = _duration(fact.window_seconds)
     match fact.form:
         case Form.BYTES:
-            query = _over(HOLD if condition.keeps_state else "", selector)
+            query = _over(HOLD if condition.held else "", selector)
             shown = "{{ . | first | value | humanize1024 }}B"
+        case Form.NUMBER:
+            query = _over(HOLD if condition.held else "", selector)
+            shown = "{{ . | first | value | humanize }}"
         case Form.AGE:
             query = f"time() - {selector}"
             shown = "{{ . | first | value | humanizeDuration }} ago"
+        case Form.SHARE:
+            query = f"rate({selector}[{window}])"
+            shown = "{{ . | first | value | humanizePercentage }}"
+        case Form.COUNT:
+            query = f"increase({selector}[{window}])"
+            shown = '{{ . | first | value | printf "%.0f" }}'
         case Form.LABEL:
-            query = f"count by ({fact.label}) ({selector} > 0)"
+            query = f"count by ({fact.label}) ({_lately(fact.series, of_subject)} > 0)"
             several = f"{{{{ if $i }}}}, {{{{ end }}}}{{{{ $sample.Labels.{fact.label} }}}}"
             found = f'printf `{query}` {values} | query | sortByLabel "{fact.label}"'
-            return f"{{{{ range $i, $sample := {found} }}}}{several}{{{{ else }}}}not known{{{{ end }}}}"
-    return f"{{{{ with printf `{query}` {values} | query }}}}{shown}{{{{ else }}}}not known{{{{ end }}}}"
+            return (
+                f"{{{{ range $i, $sample := {found} }}}}{several}{{{{ else }}}}{fact.otherwise}{{{{ end }}}}"
+            )
+    return (
+        f"{{{{ with printf `{query}` {values} | query }}}}{shown}{{{{ else }}}}{fact.otherwise}{{{{ end }}}}"
+    )
 
 
 def _dashboard_url(condition: Condition, options: PackOptions) -> str:

@@ -1,177 +1,32 @@
 """What this exporter alerts on: the table of conditions, and of the thresholds that they compare with.
 
-One definition serves two evaluators: `exporter.alerting.rules` turns it into Prometheus rules, and the daemon
-can read the same table against its own snapshot. Names, severities and durations follow docs/ALERTS.md.
+The terms are those of `exporter.capacity.terms`. Names, severities and durations follow docs/ALERTS.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeAlias
-
-Labels: TypeAlias = tuple[tuple[str, str], ...]
-
-
-class Severity(StrEnum):
-    """Where an alert goes: `critical` pages a person, `warning` opens a ticket, `info` is for boards.
-
-    `none` is for the dead man's switch, which has a route of its own.
-    """
-
-    CRITICAL = "critical"
-    WARNING = "warning"
-    INFO = "info"
-    NONE = "none"
-
-
-class Subject(StrEnum):
-    """What one alert speaks about. The host is named by the scraper's labels, and by nothing of ours."""
-
-    HOST = "host"
-    DEVICE = "device"
-    SOURCE = "source"
-    FLEET = "fleet"
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """Labels that tell two subjects of one host apart.
-
-        A device is its `uuid` alone: indices shift when a neighbour is lost (koordinator issue 2706).
-        """
-        return {Subject.DEVICE: ("uuid",), Subject.SOURCE: ("source",)}.get(self, ())
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Labels that people see: the identity, and for a device the index by which they call it."""
-        return ("gpu", "uuid") if self is Subject.DEVICE else self.identity
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """A limit that the operator may set; the value in force is exported as `deepseek_threshold{name=…}`."""
-
-    name: str
-    default: float
-    unit: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """The samples of one family that carry `labels`; those labels are then no part of the subject."""
-
-    family: str
-    labels: Labels = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Above:
-    """True where the series is above the threshold of that name in force on the same host."""
-
-    series: Series
-    threshold: str
-
-
-@dataclass(frozen=True, slots=True)
-class EqualTo:
-    """True where the series has exactly this value: for switches that are 0 or 1."""
-
-    series: Series
-    value: int
-
-
-@dataclass(frozen=True, slots=True)
-class AgedAtMost:
-    """True where a timestamp was, at the host's latest snapshot, no older than the threshold.
-
-    Both times are the host's own, so a difference between its clock and the server's is no age.
-    """
-
-    series: Series
-    threshold: str
-
-
-@dataclass(frozen=True, slots=True)
-class AllOf:
-    """True where every part is, for the same subject."""
-
-    parts: tuple[Expression, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    """True where some part is."""
-
-    parts: tuple[Expression, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unless:
-    """True where `base` is and `exempt` is not, for the same subject; an absent `exempt` exempts nothing."""
-
-    base: Expression
-    exempt: Expression
-
-
-@dataclass(frozen=True, slots=True)
-class FromOutside:
-    """A truth about the daemon that the daemon cannot see, so it is PromQL.
-
-    `${jobs}` in it stands for the pattern of the scrape jobs.
-    """
-
-    promql: str
-
-
-Expression: TypeAlias = Above | EqualTo | AgedAtMost | AllOf | AnyOf | Unless | FromOutside
-
-
-class Form(StrEnum):
-    """How a fact is written for people."""
-
-    BYTES = "bytes"
-    AGE = "age"
-    LABEL = "label"
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One thing beside the alert's own value that its summary tells, looked up for the same subject.
-
-    `BYTES` writes the value, `AGE` the time since a timestamp, `LABEL` what `label` says on samples above 0.
-    """
-
-    name: str
-    series: Series
-    form: Form
-    label: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One alert: what must hold, for how long, and what people are told.
-
-    `summary` and `description` are templates: `{host}`, `{value}` (a ratio, as a percentage), the subject's
-    labels and the names of `facts`. `keeps_state`: missing data resolves the alert as little as it fires it.
-    """
-
-    name: str
-    severity: Severity
-    subject: Subject
-    expression: Expression
-    for_seconds: int
-    keep_firing_for_seconds: int
-    summary: str
-    description: str
-    facts: tuple[Fact, ...] = ()
-    keeps_state: bool = False
-
-    @property
-    def runbook_anchor(self) -> str:
-        """The heading of this alert in docs/ALERTS.md, as GitHub makes anchors."""
-        return self.name.lower()
-
+from exporter.capacity.terms import (
+    Above,
+    AgedAtMost,
+    AllOf,
+    AnyOf,
+    Condition,
+    EqualTo,
+    Fact,
+    Fold,
+    Form,
+    FromOutside,
+    Grown,
+    Labels,
+    RateAbove,
+    Series,
+    Severity,
+    Some,
+    Subject,
+    Threshold,
+    Unless,
+    Witness,
+)
 
 MINUTE = 60
 
@@ -194,6 +49,39 @@ THRESHOLDS: tuple[Threshold, ...] = (
         meaning="A host's RAM is overcommitted when committed / capacity is above this.",
     ),
     Threshold(
+        # A CUDA context is about half a GiB; a stranger that matters takes more.
+        name="foreign_vram_bytes",
+        default=2**30,
+        unit="bytes",
+        meaning="Others may hold this much of a device that serves.",
+    ),
+    Threshold(
+        name="host_memory_pressure_ratio",
+        default=0.1,
+        unit="ratio",
+        meaning="RAM is short when all tasks wait for it for more than this share of five minutes.",
+    ),
+    Threshold(
+        # The kernel moves idle daemons' pages to swap on healthy hosts too: some 100 MiB are no shortage.
+        name="host_swap_used_bytes",
+        default=2**30,
+        unit="bytes",
+        meaning="RAM is short when more than this is in swap while a deployment runs.",
+    ),
+    Threshold(
+        # Several evaluations of any usual rule interval; what follows is kept by the alert itself.
+        name="gpu_error_recent_seconds",
+        default=300.0,
+        unit="seconds",
+        meaning="An Xid starts its alert while it is at most this old.",
+    ),
+    Threshold(
+        name="active_utilization_ratio",
+        default=0.05,
+        unit="ratio",
+        meaning="A device works when its utilization is above this.",
+    ),
+    Threshold(
         # Twelve polls of the default 5 s: a slow sweep or one restart of a worker is no blindness.
         name="source_stale_seconds",
         default=60.0,
@@ -202,8 +90,44 @@ THRESHOLDS: tuple[Threshold, ...] = (
     ),
 )
 
-_BOUND_LOW: Labels = (("bound", "low"),)
+HARDWARE_XIDS: dict[int, str] = {
+    48: "double-bit ECC error",
+    63: "row remapping or page retirement recorded",
+    64: "row remapping or page retirement could not be recorded",
+    74: "NVLink error",
+    79: "GPU has fallen off the bus",
+    92: "high rate of single-bit ECC errors",
+    94: "contained memory error",
+    95: "uncontained memory error",
+    119: "GSP did not answer in time",
+    120: "GSP error",
+}
+"""Xids that speak of the device, not of the program on it (13, 31, 43 and 45 are usually the program's).
 
+Source: NVIDIA, "XID Errors" (docs.nvidia.com/deploy/xid-errors), catalogue of Xids.
+"""
+
+SLOWDOWNS = ("hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown")
+"""Reasons of the clocks that are faults of cooling or supply (NVML API reference, nvmlClocksEventReasons).
+
+`sw_power_cap` is none: a busy GPU runs at its power limit by design.
+"""
+
+RUNNING = ("loading", "warm", "sleeping", "unreachable", "orphaned", "unknown")
+"""States of a deployment whose processes exist: all but `declared_only`."""
+
+_BOUND_LOW: Labels = (("bound", "low"),)
+_BOUND_HIGH: Labels = (("bound", "high"),)
+
+_HELD = "deepseek_gpu_memory_held_bytes"
+_XIDS = (("xid", tuple(str(code) for code in HARDWARE_XIDS)),)
+_UNCORRECTED = Series("deepseek_gpu_ecc_errors_total", (("kind", "uncorrected"),))
+_STALLED = Series("deepseek_host_memory_pressure_seconds_total", (("scope", "full"),))
+_OOM_KILLS = Series("deepseek_host_oom_kills_total")
+# Longer than the alert waits, else a single kill would be forgotten before it could be told.
+_OOM_WINDOW_SECONDS = 15 * MINUTE
+
+_IN_RAM = Fact("deployments", Series("deepseek_expected_host_memory_bytes"), Form.LABEL, "deployment")
 _ON_DEVICE = Fact("deployments", Series("deepseek_expected_gpu_memory_bytes"), Form.LABEL, "deployment")
 
 CONDITIONS: tuple[Condition, ...] = (
@@ -236,6 +160,79 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
     ),
     Condition(
+        name="DeepSeekVramOvercommitLikely",
+        severity=Severity.WARNING,
+        subject=Subject.DEVICE,
+        expression=Above(
+            Series("deepseek_gpu_memory_overcommit_ratio", _BOUND_HIGH), "vram_overcommit_ratio"
+        ),
+        for_seconds=10 * MINUTE,
+        keep_firing_for_seconds=10 * MINUTE,
+        keeps_state=True,
+        summary=(
+            "GPU {gpu} of {host} may be overcommitted, {value} at the high end of the estimates: {committed} "
+            "committed, {capacity} to give. Deployments: {deployments}."
+        ),
+        description=_prose(
+            """
+            If what can only be estimated (activations, CUDA graphs, communication buffers) turns
+            out at its high end, this device does not suffice for what is loaded and required on
+            it. Nothing is certain to fail. First action: see how much room the estimates leave
+            (panel 'GPU memory by host and device'), then lower the context length, the number of
+            sequences or the memory fraction of one deployment, or move it.
+            """
+        ),
+        facts=(
+            Fact("committed", Series("deepseek_gpu_memory_committed_bytes", _BOUND_HIGH), Form.BYTES),
+            Fact("capacity", Series("deepseek_gpu_memory_capacity_bytes"), Form.BYTES),
+            _ON_DEVICE,
+        ),
+    ),
+    Condition(
+        name="DeepSeekForeignVram",
+        severity=Severity.WARNING,
+        subject=Subject.DEVICE,
+        expression=AllOf(
+            (
+                Above(
+                    Series(
+                        _HELD,
+                        choices=(("holder_kind", ("other", "unattributed")),),
+                        folded=("holder",),
+                        fold=Fold.SUM,
+                    ),
+                    "foreign_vram_bytes",
+                ),
+                AnyOf(
+                    (
+                        Some(Series("deepseek_expected_gpu_memory_bytes")),
+                        Some(Series(_HELD, (("holder_kind", "deployment"),))),
+                    )
+                ),
+            )
+        ),
+        for_seconds=10 * MINUTE,
+        keep_firing_for_seconds=0,
+        witness=Witness(Series("deepseek_gpu_memory_total_bytes"), Subject.DEVICE),
+        summary=(
+            "GPU {gpu} of {host} has foreign memory: {other} of processes that belong to no deployment, "
+            "{unattributed} of no known process. Deployments: {deployments}."
+        ),
+        description=_prose(
+            """
+            Memory of a device that serves, or is promised to a deployment, is held by others: a
+            program of another user, an engine that was left over, or one that nobody declared.
+            It is missing from what the deployments may take. First action: run 'nvidia-smi' on
+            the host and stop or move what does not belong there; declare what does.
+            """
+        ),
+        facts=(
+            Fact("other", Series(_HELD, (("holder_kind", "other"),)), Form.BYTES),
+            Fact("unattributed", Series(_HELD, (("holder_kind", "unattributed"),)), Form.BYTES),
+            _ON_DEVICE,
+        ),
+    ),
+    Condition(
         name="DeepSeekHostMemoryOvercommitted",
         severity=Severity.CRITICAL,
         subject=Subject.HOST,
@@ -262,7 +259,46 @@ CONDITIONS: tuple[Condition, ...] = (
             Fact("committed", Series("deepseek_host_memory_committed_bytes", _BOUND_LOW), Form.BYTES),
             Fact("capacity", Series("deepseek_host_memory_capacity_bytes"), Form.BYTES),
             Fact("available", Series("deepseek_host_memory_available_bytes"), Form.BYTES),
-            Fact("deployments", Series("deepseek_expected_host_memory_bytes"), Form.LABEL, "deployment"),
+            _IN_RAM,
+        ),
+    ),
+    Condition(
+        name="DeepSeekHostMemoryPressure",
+        severity=Severity.CRITICAL,
+        subject=Subject.HOST,
+        expression=AnyOf(
+            (
+                RateAbove(_STALLED, "host_memory_pressure_ratio", 5 * MINUTE),
+                AllOf(
+                    (
+                        Above(Series("deepseek_host_swap_used_bytes"), "host_swap_used_bytes"),
+                        Some(Series("deepseek_deployment_state", choices=(("state", RUNNING),))),
+                    )
+                ),
+                Grown(_OOM_KILLS, _OOM_WINDOW_SECONDS),
+            )
+        ),
+        for_seconds=5 * MINUTE,
+        keep_firing_for_seconds=0,
+        witness=Witness(Series("deepseek_host_memory_total_bytes"), Subject.HOST),
+        summary=(
+            "RAM of {host} is short: all tasks waited for it {stalled} of the last 5 minutes, {swapped} are "
+            "in swap, processes killed in the last 15 minutes: {kills}. Deployments: {deployments}."
+        ),
+        description=_prose(
+            """
+            The kernel says itself that RAM does not suffice: tasks stand still until pages are
+            freed, memory went to swap while a deployment runs, or a process was killed. Answers
+            slow down to the speed of the disk, or the engine is the next to be killed. First
+            action: 'journalctl -k' names a process that was killed; then see who holds RAM (panel
+            'RAM: committed, capacity and available') and stop or move what is not needed.
+            """
+        ),
+        facts=(
+            Fact("stalled", _STALLED, Form.SHARE, window_seconds=5 * MINUTE),
+            Fact("swapped", Series("deepseek_host_swap_used_bytes"), Form.BYTES),
+            Fact("kills", _OOM_KILLS, Form.COUNT, window_seconds=_OOM_WINDOW_SECONDS),
+            _IN_RAM,
         ),
     ),
     Condition(
@@ -289,6 +325,128 @@ CONDITIONS: tuple[Condition, ...] = (
             """
         ),
         facts=(Fact("state", Series("deepseek_gpu_state"), Form.LABEL, "state"), _ON_DEVICE),
+    ),
+    Condition(
+        name="DeepSeekGpuErrors",
+        severity=Severity.WARNING,
+        subject=Subject.DEVICE,
+        expression=AnyOf(
+            (
+                # The driver counts, so errors during a restart of the daemon are seen after it.
+                Grown(_UNCORRECTED, 10 * MINUTE),
+                # Not the counter's growth: its series begins with the first Xid, at 1.
+                AgedAtMost(
+                    Series("deepseek_gpu_xid_last_timestamp_seconds", choices=_XIDS),
+                    "gpu_error_recent_seconds",
+                ),
+            )
+        ),
+        for_seconds=0,
+        keep_firing_for_seconds=60 * MINUTE,
+        summary=(
+            "GPU {gpu} ({uuid}) of {host} has hardware errors. Xid: {xids}; uncorrected ECC errors since the "
+            "driver was loaded: {uncorrected}. Deployments: {deployments}."
+        ),
+        description=_prose(
+            """
+            The device reported an error of its memory, its links or its firmware that programs do
+            not cause. What it computed meanwhile may be lost, and often the device is the next to
+            fail. First action: look for the Xid in the kernel log (journalctl -k) and in the
+            runbook, then drain the host and reset the device; when it comes again, have the
+            device replaced.
+            """
+        ),
+        facts=(
+            Fact(
+                "xids",
+                Series("deepseek_gpu_xid_last_timestamp_seconds", choices=_XIDS),
+                Form.LABEL,
+                "xid",
+                otherwise="none",
+            ),
+            Fact("uncorrected", _UNCORRECTED, Form.NUMBER),
+            _ON_DEVICE,
+        ),
+    ),
+    Condition(
+        name="DeepSeekPowerLimited",
+        severity=Severity.WARNING,
+        subject=Subject.DEVICE,
+        expression=AllOf(
+            (
+                # A slowdown comes and goes within seconds, and so does work between two requests.
+                EqualTo(
+                    Series(
+                        "deepseek_gpu_clocks_limited",
+                        choices=(("reason", SLOWDOWNS),),
+                        lately_seconds=2 * MINUTE,
+                    ),
+                    1,
+                ),
+                Above(
+                    Series("deepseek_gpu_utilization_ratio", lately_seconds=2 * MINUTE),
+                    "active_utilization_ratio",
+                ),
+            )
+        ),
+        for_seconds=10 * MINUTE,
+        keep_firing_for_seconds=0,
+        witness=Witness(Series("deepseek_gpu_utilization_ratio"), Subject.DEVICE),
+        summary=(
+            "GPU {gpu} of {host} is slowed down by {reasons}: {temperature} °C, {power} W of {limit} W. "
+            "Deployments: {deployments}."
+        ),
+        description=_prose(
+            """
+            Heat or the power supply holds the clocks of a working device down, so every token
+            takes longer, and a tensor-parallel group runs at the pace of its slowest device. The
+            ordinary power cap does not count here. First action: compare the device's temperature
+            with its neighbours'; look at fans, air flow and coolant for thermal reasons, at the
+            power supplies and cables for the others.
+            """
+        ),
+        facts=(
+            Fact(
+                "reasons",
+                Series(
+                    "deepseek_gpu_clocks_limited", choices=(("reason", SLOWDOWNS),), lately_seconds=2 * MINUTE
+                ),
+                Form.LABEL,
+                "reason",
+            ),
+            Fact(
+                "temperature",
+                Series("deepseek_gpu_temperature_celsius", (("sensor", "gpu"),)),
+                Form.NUMBER,
+            ),
+            Fact("power", Series("deepseek_gpu_power_watts"), Form.NUMBER),
+            Fact("limit", Series("deepseek_gpu_power_limit_watts"), Form.NUMBER),
+            _ON_DEVICE,
+        ),
+    ),
+    Condition(
+        name="DeepSeekFootprintUnknown",
+        severity=Severity.WARNING,
+        subject=Subject.DEPLOYMENT,
+        expression=EqualTo(Series("deepseek_deployment_state", (("state", "unknown"),)), 1),
+        for_seconds=15 * MINUTE,
+        keep_firing_for_seconds=0,
+        # Not the state itself: a deployment that was stopped has none either, and is no gap.
+        witness=Witness(Series("deepseek_exporter_snapshot_timestamp_seconds"), Subject.HOST),
+        summary="Deployment {deployment} of {host} has no expectation: model {model}, engine {engine}.",
+        description=_prose(
+            """
+            An engine runs whose model could not be resolved, so what it should need is not known:
+            only what it holds now counts as committed, and no alert can tell whether it will grow
+            beyond the device. First action: run 'deepseek-exporter doctor' on the host; it names
+            what could not be read. Then declare the model, or let the exporter read its
+            checkpoint.
+            """
+        ),
+        facts=(
+            Fact("model", Series("deepseek_deployment_info"), Form.LABEL, "model"),
+            Fact("engine", Series("deepseek_deployment_info"), Form.LABEL, "engine"),
+        ),
     ),
     Condition(
         name="DeepSeekMonitoringBlind",
@@ -320,6 +478,7 @@ CONDITIONS: tuple[Condition, ...] = (
                 ),
             )
         ),
+        about_monitoring=True,
         for_seconds=5 * MINUTE,
         keep_firing_for_seconds=0,
         summary="Source {source} of {host} is blind: state {state}, last success {last_success}.",
@@ -342,6 +501,7 @@ CONDITIONS: tuple[Condition, ...] = (
         severity=Severity.WARNING,
         subject=Subject.HOST,
         expression=FromOutside('up{job=~"${jobs}"} == 0'),
+        about_monitoring=True,
         for_seconds=5 * MINUTE,
         keep_firing_for_seconds=0,
         summary="The exporter of {host} does not answer.",
@@ -358,6 +518,7 @@ CONDITIONS: tuple[Condition, ...] = (
         severity=Severity.CRITICAL,
         subject=Subject.FLEET,
         expression=FromOutside('absent(up{job=~"${jobs}"})'),
+        about_monitoring=True,
         for_seconds=15 * MINUTE,
         keep_firing_for_seconds=0,
         summary="Prometheus has no target of this exporter at all.",
@@ -374,6 +535,7 @@ CONDITIONS: tuple[Condition, ...] = (
         severity=Severity.WARNING,
         subject=Subject.HOST,
         expression=EqualTo(Series("deepseek_exporter_config_last_reload_successful"), 0),
+        about_monitoring=True,
         for_seconds=5 * MINUTE,
         keep_firing_for_seconds=0,
         summary="The exporter of {host} runs on an older configuration: the last reload failed.",
@@ -391,6 +553,7 @@ CONDITIONS: tuple[Condition, ...] = (
         severity=Severity.NONE,
         subject=Subject.FLEET,
         expression=FromOutside("vector(1)"),
+        about_monitoring=True,
         for_seconds=0,
         keep_firing_for_seconds=0,
         summary="The way from rule evaluation to the receiver works.",

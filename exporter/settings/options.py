@@ -38,6 +38,9 @@ Bytes = Annotated[int, Ge(0)]
 class Poll:
     __pydantic_config__ = STRICT
     interval: Annotated[float, Ge(0.2), Le(3600)] = option(5.0, "seconds between two readings of the host")
+    discovery_interval: Annotated[float, Ge(0.2), Le(3600)] = option(
+        15.0, "seconds between two looks for engines that came or went", reloadable=False
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,11 @@ class Thresholds:
     __pydantic_config__ = STRICT
     vram_overcommit_ratio: Ratio = option(1.0, "committed / capacity of a device")
     host_memory_overcommit_ratio: Ratio = option(1.0, "committed / capacity of RAM")
+    foreign_vram_bytes: Bytes = option(2**30, "bytes that others may hold of a device that serves")
+    host_memory_pressure_ratio: Ratio = option(0.1, "share of five minutes in which all tasks wait for RAM")
+    host_swap_used_bytes: Bytes = option(2**30, "bytes in swap while a deployment runs")
+    gpu_error_recent_seconds: Seconds = option(300.0, "age up to which an Xid starts its alert")
+    active_utilization_ratio: Ratio = option(0.05, "utilization above which a device works")
     source_stale_seconds: Seconds = option(60.0, "age at which a source counts as blind")
 
 

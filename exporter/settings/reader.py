@@ -191,7 +191,12 @@ def _present(tree: Any, path: tuple[str | int, ...]) -> bool:
     return True
 
 
-_SIZES = {("capacity", "gpu_safety_margin"), ("capacity", "host_safety_margin")}
+_SIZES = {
+    ("capacity", "gpu_safety_margin"),
+    ("capacity", "host_safety_margin"),
+    ("thresholds", "foreign_vram_bytes"),
+    ("thresholds", "host_swap_used_bytes"),
+}
 
 
 def _with_sizes(merged: dict[str, Any], sources: _Sources) -> dict[str, Any]:

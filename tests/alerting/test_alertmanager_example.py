@@ -152,6 +152,23 @@ def test_a_lost_device_silences_its_own_alerts_only(alertmanager: Alertmanager) 
 
 
 @pytest.mark.e2e
+def test_a_certain_shortage_silences_suspicions_of_its_host_only(alertmanager: Alertmanager) -> None:
+    others_b = {"gpu": "0", "uuid": "GPU-b0"}
+    alertmanager.fire(
+        alert("DeepSeekVramOvercommitted", HOST_A, GPU_0),
+        alert("DeepSeekVramOvercommitLikely", HOST_A, GPU_1, severity="warning"),
+        alert("DeepSeekForeignVram", HOST_A, GPU_0, severity="warning"),
+        alert("DeepSeekGpuErrors", HOST_A, GPU_0, severity="warning"),
+        alert("DeepSeekHostMemoryPressure", HOST_A),
+        alert("DeepSeekVramOvercommitLikely", HOST_B, others_b, severity="warning"),
+        alert("DeepSeekForeignVram", HOST_B, others_b, severity="warning"),
+    )
+    alertmanager.settles_on(
+        ["DeepSeekForeignVram a:9671 GPU-a0", "DeepSeekVramOvercommitLikely a:9671 GPU-a1"]
+    )
+
+
+@pytest.mark.e2e
 def test_lost_devices_do_not_silence_each_other(alertmanager: Alertmanager) -> None:
     for device in (GPU_0, GPU_1):
         alertmanager.fire(

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from exporter.alerting.rules import AlertingRule, PackOptions, alerting_rule, expression, rule_file
-from exporter.capacity.conditions import CONDITIONS, THRESHOLDS, Condition, Threshold
+from exporter.capacity.conditions import CONDITIONS, THRESHOLDS
+from exporter.capacity.terms import Condition, Severity, Threshold
 from exporter.exposition.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +85,8 @@ def test_the_runbook_tells_severity_and_times(condition: Condition) -> None:
     def minutes(seconds: int) -> str:
         return f"{seconds // 60} min" if seconds else "–"
 
-    waits = minutes(condition.for_seconds) if condition.for_seconds else "always"
+    without_wait = "always" if condition.severity is Severity.NONE else "at once"
+    waits = minutes(condition.for_seconds) if condition.for_seconds else without_wait
     link = f"[{condition.name}](#{condition.runbook_anchor})"
     row = f"| {link} | {condition.severity} | {waits} | {minutes(condition.keep_firing_for_seconds)} |"
     assert row in RUNBOOK
@@ -92,7 +94,9 @@ def test_the_runbook_tells_severity_and_times(condition: Condition) -> None:
 
 @pytest.mark.parametrize("threshold", THRESHOLDS, ids=lambda one: one.name)
 def test_the_runbook_tells_thresholds_and_defaults(threshold: Threshold) -> None:
-    assert f"| `{threshold.name}` | {threshold.default:g} |" in RUNBOOK
+    gibibytes = f"{threshold.default / 2**30:g} GiB"
+    shown = gibibytes if threshold.unit == "bytes" else f"{threshold.default:g}"
+    assert f"| `{threshold.name}` | {shown} |" in RUNBOOK
 
 
 def test_an_installations_own_links_and_jobs() -> None:
@@ -120,6 +124,27 @@ def test_state_is_kept_only_where_the_condition_says_so() -> None:
     condition = BY_NAME["DeepSeekVramOvercommitted"]
     assert "ALERTS{" in expression(condition, PackOptions())
     assert "ALERTS{" not in expression(replace(condition, keeps_state=False), PackOptions())
+
+
+def test_what_has_a_witness_goes_on_only_while_that_is_silent() -> None:
+    assert rule("DeepSeekForeignVram")["expr"].endswith(
+        "and on (instance, job, uuid) last_over_time(deepseek_gpu_memory_total_bytes[1h])\n"
+        "unless on (instance, job, uuid) deepseek_gpu_memory_total_bytes"
+    )
+
+
+def test_what_lingers_cannot_have_a_witness() -> None:
+    condition = replace(BY_NAME["DeepSeekForeignVram"], keep_firing_for_seconds=60)
+    with pytest.raises(TypeError, match="DeepSeekForeignVram"):
+        expression(condition, PackOptions())
+
+
+def test_alerts_are_grouped_by_what_they_are_about() -> None:
+    groups = {
+        group["name"]: {item.get("alert") for item in group["rules"]} for group in rule_file()["groups"]
+    }
+    assert {"DeepSeekGpuErrors", "DeepSeekVramOvercommitted"} <= groups["deepseek-capacity.alerts"]
+    assert {"DeepSeekMonitoringBlind", "DeepSeekWatchdog"} <= groups["deepseek-monitoring.alerts"]
 
 
 def test_what_only_prometheus_sees_cannot_keep_its_state() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterator
 from dataclasses import fields
+from typing import TypeAlias
 
 import pytest
 
-from exporter.capacity.conditions import (
-    CONDITIONS,
-    THRESHOLDS,
+from exporter.capacity.conditions import CONDITIONS, HARDWARE_XIDS, RUNNING, SLOWDOWNS, THRESHOLDS
+from exporter.capacity.terms import (
     Above,
     AgedAtMost,
     AllOf,
@@ -20,12 +21,16 @@ from exporter.capacity.conditions import (
     Expression,
     Form,
     FromOutside,
+    Grown,
+    RateAbove,
     Series,
     Severity,
+    Some,
     Subject,
     Unless,
 )
 from exporter.exposition.families import FAMILIES
+from exporter.hardware.nvidia import _REASONS
 from exporter.settings.options import Thresholds
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -33,7 +38,10 @@ BY_NAME = {family.name: family for family in FAMILIES}
 each_condition = pytest.mark.parametrize("condition", CONDITIONS, ids=lambda one: one.name)
 
 
-def leaves(node: Expression) -> Iterator[Above | EqualTo | AgedAtMost | FromOutside]:
+Leaf: TypeAlias = Above | EqualTo | Some | RateAbove | Grown | AgedAtMost | FromOutside
+
+
+def leaves(node: Expression) -> Iterator[Leaf]:
     match node:
         case AllOf(parts) | AnyOf(parts):
             for part in parts:
@@ -45,12 +53,19 @@ def leaves(node: Expression) -> Iterator[Above | EqualTo | AgedAtMost | FromOuts
             yield node
 
 
-def compared(condition: Condition) -> list[Series]:
+def named(condition: Condition) -> list[Series]:
     return [leaf.series for leaf in leaves(condition.expression) if not isinstance(leaf, FromOutside)]
 
 
+def compared(condition: Condition) -> list[Series]:
+    """Those whose samples become alerts; `Some` only tells whether there are any."""
+    one_sample = (leaf for leaf in leaves(condition.expression) if not isinstance(leaf, FromOutside | Some))
+    return [leaf.series for leaf in one_sample]
+
+
 def thresholds_of(condition: Condition) -> set[str]:
-    return {leaf.threshold for leaf in leaves(condition.expression) if isinstance(leaf, Above | AgedAtMost)}
+    with_one = Above | RateAbove | AgedAtMost
+    return {leaf.threshold for leaf in leaves(condition.expression) if isinstance(leaf, with_one)}
 
 
 def test_names_are_unique_and_carry_the_prefix() -> None:
@@ -71,16 +86,17 @@ def test_thresholds_are_the_options_that_an_operator_can_set() -> None:
 
 @each_condition
 def test_series_exist_with_the_labels_that_they_are_chosen_by(condition: Condition) -> None:
-    for series in (*compared(condition), *(fact.series for fact in condition.facts)):
+    witness = [condition.witness.series] if condition.witness else []
+    for series in (*named(condition), *witness, *(fact.series for fact in condition.facts)):
         assert series.family in BY_NAME
-        assert {name for name, _ in series.labels} <= set(BY_NAME[series.family].labels)
+        assert set(series.aside) <= set(BY_NAME[series.family].labels)
 
 
 @each_condition
 def test_what_is_left_of_a_series_is_its_subject(condition: Condition) -> None:
     # A label beside those of the subject would split one alert into several.
     for series in compared(condition):
-        left = set(BY_NAME[series.family].labels) - {name for name, _ in series.labels}
+        left = set(BY_NAME[series.family].labels) - set(series.aside)
         assert left == set(condition.subject.labels)
 
 
@@ -119,6 +135,37 @@ def test_levels_against_a_threshold_keep_their_state() -> None:
     levels = [condition for condition in CONDITIONS if isinstance(condition.expression, Above)]
     assert levels
     assert all(condition.keeps_state for condition in levels)
+
+
+def test_a_gap_resolves_no_alert_about_capacity_or_devices() -> None:
+    # GpuErrors is about a moment, and keeps an hour by itself.
+    resolved = {one.name for one in CONDITIONS if not one.about_monitoring and not one.held}
+    assert resolved == {"DeepSeekGpuErrors"}
+
+
+@each_condition
+def test_a_witness_is_of_the_alerts_own_host_and_device(condition: Condition) -> None:
+    if condition.witness is not None:
+        assert set(condition.witness.subject.identity) <= set(condition.subject.identity)
+        assert set(BY_NAME[condition.witness.series.family].labels) == set(condition.witness.subject.labels)
+
+
+def test_xids_of_programs_are_no_hardware_errors() -> None:
+    # NVIDIA, "XID Errors": graphics exception, page fault, stopped processing, preemptive removal.
+    assert not {13, 31, 43, 45} & set(HARDWARE_XIDS)
+    assert {48, 63, 64, 74, 79, 92, 94, 95, 119, 120} == set(HARDWARE_XIDS)
+
+
+def test_the_ordinary_power_cap_is_no_slowdown() -> None:
+    # The driver's names are those that the exposition has: a misspelt one would never fire.
+    assert set(SLOWDOWNS) == set(_REASONS) - {"sw_power_cap", "sync_boost"}
+
+
+def test_running_is_every_state_but_declared_only() -> None:
+    told = re.findall(
+        r"(\w+)(?: \([^)]*\))?(?:,|\.)", BY_NAME["deepseek_deployment_state"].help.split(":")[1]
+    )
+    assert set(RUNNING) == set(told) - {"declared_only"}
 
 
 def test_a_devices_identity_is_its_uuid() -> None:

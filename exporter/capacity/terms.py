@@ -1,0 +1,250 @@
+"""The terms in which alerts are defined: what is compared, of whom, for how long, and what people are told.
+
+Nothing here knows an alert; `exporter.capacity.conditions` has the table. Two evaluators read it:
+`exporter.alerting.rules` turns it into Prometheus rules, and the daemon can judge its own snapshots by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class Severity(StrEnum):
+    """Where an alert goes: `critical` pages a person, `warning` opens a ticket, `info` is for boards.
+
+    `none` is for the dead man's switch, which has a route of its own.
+    """
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    INFO = "info"
+    NONE = "none"
+
+
+class Subject(StrEnum):
+    """What one alert speaks about. The host is named by the scraper's labels, and by nothing of ours."""
+
+    HOST = "host"
+    DEVICE = "device"
+    SOURCE = "source"
+    DEPLOYMENT = "deployment"
+    FLEET = "fleet"
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Labels that tell two subjects of one host apart.
+
+        A device is its `uuid` alone: indices shift when a neighbour is lost (koordinator issue 2706).
+        """
+        return {
+            Subject.DEVICE: ("uuid",),
+            Subject.SOURCE: ("source",),
+            Subject.DEPLOYMENT: ("deployment",),
+        }.get(self, ())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels that people see: the identity, and for a device the index by which they call it."""
+        return ("gpu", "uuid") if self is Subject.DEVICE else self.identity
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A limit that the operator may set; the value in force is exported as `deepseek_threshold{name=…}`."""
+
+    name: str
+    default: float
+    unit: str
+    meaning: str
+
+
+class Fold(StrEnum):
+    """How the samples of one subject become one value."""
+
+    MAX = "max"
+    SUM = "sum"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The samples of one family that carry `labels`, and for each of `choices` one of the values it names.
+
+    Those labels, and `folded`, are no part of the subject: what differs only there is folded into one value.
+    `lately_seconds`: the greatest value within that time instead of the present one, for what flickers.
+    """
+
+    family: str
+    labels: Labels = ()
+    choices: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    folded: tuple[str, ...] = ()
+    fold: Fold = Fold.MAX
+    lately_seconds: int = 0
+
+    @property
+    def aside(self) -> tuple[str, ...]:
+        """Labels that are no part of the subject."""
+        return (*(name for name, _ in (*self.labels, *self.choices)), *self.folded)
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """True where the series is above the threshold of that name in force on the same host."""
+
+    series: Series
+    threshold: str
+
+
+@dataclass(frozen=True, slots=True)
+class EqualTo:
+    """True where the series has exactly this value: for switches that are 0 or 1."""
+
+    series: Series
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """True where any sample of the series is above zero, whatever labels it has beside the subject's."""
+
+    series: Series
+
+
+@dataclass(frozen=True, slots=True)
+class RateAbove:
+    """True where a counter grew faster, per second over the window, than the threshold."""
+
+    series: Series
+    threshold: str
+    window_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """True where a counter grew within the window."""
+
+    series: Series
+    window_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgedAtMost:
+    """True where a timestamp was, at the host's latest snapshot, no older than the threshold.
+
+    Both times are the host's own, so a difference between its clock and the server's is no age.
+    """
+
+    series: Series
+    threshold: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """True where every part is, for the same subject."""
+
+    parts: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """True where some part is."""
+
+    parts: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unless:
+    """True where `base` is and `exempt` is not, for the same subject; an absent `exempt` exempts nothing."""
+
+    base: Expression
+    exempt: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class FromOutside:
+    """A truth about the daemon that the daemon cannot see, so it is PromQL.
+
+    `${jobs}` in it stands for the pattern of the scrape jobs.
+    """
+
+    promql: str
+
+
+Expression: TypeAlias = (
+    Above | EqualTo | Some | RateAbove | Grown | AgedAtMost | AllOf | AnyOf | Unless | FromOutside
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A series that is there whenever its source speaks of `subject`: while it is absent, data is missing."""
+
+    series: Series
+    subject: Subject
+
+
+class Form(StrEnum):
+    """How a fact is written for people."""
+
+    BYTES = "bytes"
+    NUMBER = "number"
+    AGE = "age"
+    SHARE = "share"
+    COUNT = "count"
+    LABEL = "label"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing beside the alert's own value that its summary tells, looked up for the same subject.
+
+    `BYTES` and `NUMBER` write the value, `AGE` the time since a timestamp, `LABEL` what `label` says on
+    samples above 0. Of a counter over `window_seconds`, `SHARE` writes the growth per second as a
+    percentage and `COUNT` the growth. `otherwise` stands where there is nothing.
+    """
+
+    name: str
+    series: Series
+    form: Form
+    label: str = ""
+    window_seconds: int = 0
+    otherwise: str = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One alert: what must hold, for how long, and what people are told.
+
+    `summary` and `description` are templates: `{host}`, `{value}` (a ratio, as a percentage), the subject's
+    labels and the names of `facts`.
+
+    Missing data resolves an alert about capacity as little as it fires it: `keeps_state` where it compares
+    one series, and the last value of that decides; `witness` where it does not, and while the witness is
+    absent, what fires goes on.
+    """
+
+    name: str
+    severity: Severity
+    subject: Subject
+    expression: Expression
+    for_seconds: int
+    keep_firing_for_seconds: int
+    summary: str
+    description: str
+    facts: tuple[Fact, ...] = ()
+    keeps_state: bool = False
+    witness: Witness | None = None
+    about_monitoring: bool = False
+
+    @property
+    def held(self) -> bool:
+        """Whether it goes on through a gap in the data."""
+        return self.keeps_state or self.witness is not None
+
+    @property
+    def runbook_anchor(self) -> str:
+        """The heading of this alert in docs/ALERTS.md, as GitHub makes anchors."""
+        return self.name.lower()
