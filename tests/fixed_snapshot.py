@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from exporter.capacity.assessment import Assessment, Bounds, Commitment, DeploymentStatus
 from exporter.capacity.attribution import Holding
-from exporter.capacity.observation import Declared
+from exporter.capacity.comparison import Deviation, KvUse
+from exporter.capacity.observation import Declared, Running
 from exporter.engines.process import ProcessMemory
+from exporter.engines.telemetry.types import Telemetry
 from exporter.footprint.result import (
     Footprint,
     HostFootprint,
@@ -132,6 +134,33 @@ def declared(
     )
 
 
+RUNNING = Running(
+    engine="vllm",
+    engine_version="0.33.0",
+    model="deepseek-ai/DeepSeek-R1",
+    model_known=True,
+    served_model="r1",
+    quantization="fp8",
+    kv_cache_dtype="fp8",
+    tp=2,
+    ep=2,
+    speculative="mtp",
+    node_rank=0,
+    max_model_len=65_536,
+    max_num_seqs=16,
+    unit="vllm-r1.service",
+    answered=True,
+    state="warm",
+    telemetry=Telemetry(
+        kv_capacity_tokens=360_000,
+        kv_usage_ratio=0.25,
+        requests_running=5,
+        requests_waiting=2,
+        preemptions_total=3,
+        tokens={"prompt": 1000, "generated": 700},
+    ),
+)
+
 FULL = Snapshot(
     taken_at_seconds=NOW_SECONDS,
     duration_seconds=0.0421,
@@ -155,13 +184,24 @@ FULL = Snapshot(
         host_held={"r1": ProcessMemory(9 * GIB, 85 * GIB, 1 * GIB, 0)},
         host_other=126 * GIB,
         deployments=(
-            DeploymentStatus(declared(), "warm", frozenset({4242})),
+            DeploymentStatus(
+                declared(),
+                "warm",
+                frozenset({4242}),
+                running_as=RUNNING,
+                matches={"model": True, "tp": True, "max_model_len": False},
+                deviation={UUIDS[0]: Deviation(-2 * GIB, -0.018)},
+                resident_ratio=0.875,
+                kv=KvUse(360_000, 90_000, 0.25),
+                plan_error={"kv_cache": 0.0187},
+            ),
             DeploymentStatus(
                 declared("v9", "deepseek-ai/DeepSeek-V9", "unknown model 'deepseek-ai/DeepSeek-V9'"),
                 "declared_only",
                 frozenset(),
             ),
         ),
+        reclaimable={UUIDS[0]: int(16.5 * GIB)},
     ),
     sources=(
         Source("nvml", "up", True, NOW_SECONDS, 0.031, {"gpu_lost": 1}, worker_restarts=1),

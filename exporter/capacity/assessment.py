@@ -7,11 +7,13 @@ A page is decided on `low`, so that a guess never wakes anybody; a ticket on `hi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from exporter.capacity import attribution
+from exporter.capacity import attribution, comparison
 from exporter.capacity.attribution import Holding
-from exporter.capacity.observation import Declared, Observation
+from exporter.capacity.comparison import Deviation, KvUse
+from exporter.capacity.joining import differences
+from exporter.capacity.observation import Declared, Observation, Running
 from exporter.engines.process import ProcessMemory
 from exporter.footprint.result import Term
 from exporter.hardware.gpu import GpuReading
@@ -65,12 +67,20 @@ class Commitment:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStatus:
-    """A declared deployment as it stands now."""
+    """A deployment as it stands now. What follows `pids` is empty or None while it does not run."""
 
     declared: Declared
     state: str
-    """declared_only, loading or warm"""
+    """declared_only, loading, warm, sleeping, unreachable, orphaned or unknown"""
     pids: frozenset[int]
+    running_as: Running | None = None
+    matches: Mapping[str, bool] = field(default_factory=dict)
+    """declared field → whether what runs has the same"""
+    deviation: Mapping[str, Deviation] = field(default_factory=dict)
+    """device → observed − expected"""
+    resident_ratio: float | None = None
+    kv: KvUse | None = None
+    plan_error: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def running(self) -> bool:
@@ -89,6 +99,8 @@ class Assessment:
     host_other: int | None
     """RAM in use by everything else, bytes"""
     deployments: tuple[DeploymentStatus, ...]
+    reclaimable: Mapping[str, int] = field(default_factory=dict)
+    """device → bytes of KV pools that no request uses now"""
 
 
 def assess(observation: Observation, *, gpu_margin: int, host_margin: int) -> Assessment:
@@ -115,11 +127,65 @@ def assess(observation: Observation, *, gpu_margin: int, host_margin: int) -> As
         host = Commitment(
             observation.host.memory_total_bytes - host_margin, committed + Bounds(host_other, host_other)
         )
-    statuses = tuple(
-        DeploymentStatus(one, _state(one, owned, held, host_held), owned.get(one.name, frozenset()))
-        for one in observation.declared
+    statuses = tuple(_status(one, observation, held, host_held) for one in observation.declared)
+    return Assessment(devices, held, host, host_held, host_other, statuses, _reclaimable(observation, held))
+
+
+def _status(
+    deployment: Declared,
+    observation: Observation,
+    held: Mapping[str, tuple[Holding, ...]],
+    host_held: Mapping[str, ProcessMemory],
+) -> DeploymentStatus:
+    pids = observation.owned.get(deployment.name, frozenset())
+    running = observation.running.get(deployment.name) if pids else None
+    loaded = _state(deployment, observation.owned, held, host_held)
+    if not pids:
+        return DeploymentStatus(deployment, loaded, pids)
+    telemetry = running.telemetry if running is not None else None
+    is_declared = deployment.origin == "declared"
+    return DeploymentStatus(
+        deployment,
+        _state_by_word(loaded, running),
+        pids,
+        running_as=running,
+        matches=differences(deployment, running) if running is not None and is_declared else {},
+        deviation=comparison.deviations(deployment, held),
+        resident_ratio=comparison.resident_ratio(deployment, host_held.get(deployment.name)),
+        kv=comparison.kv_use(deployment, telemetry),
+        plan_error=comparison.plan_errors(deployment, telemetry),
     )
-    return Assessment(devices, held, host, host_held, host_other, statuses)
+
+
+def _state_by_word(loaded: str, running: Running | None) -> str:
+    """The state by what is held, corrected by what the engine says of itself."""
+    if running is None:
+        return loaded
+    if running.orphaned:
+        return "orphaned"
+    if running.answered is None:
+        return loaded
+    if running.answered:
+        if running.state in ("loading", "sleeping"):
+            return running.state
+        # An engine answers when it has loaded; where its need is not known, so is what it should hold.
+        return "warm" if loaded == "loading" else loaded
+    if running.state == "loading":
+        return "loading"
+    if running.reason == "key_required":
+        return loaded
+    return "loading" if loaded == "loading" and not running.has_answered else "unreachable"
+
+
+def _reclaimable(observation: Observation, held: Mapping[str, tuple[Holding, ...]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for deployment in observation.declared:
+        if deployment.name not in observation.owned:
+            continue
+        running = observation.running.get(deployment.name)
+        for uuid, size in comparison.reclaimable(deployment, running, held).items():
+            found[uuid] = found.get(uuid, 0) + size
+    return found
 
 
 def _device_capacity(reading: GpuReading, margin: int) -> int:

@@ -41,7 +41,7 @@ def owners(
     declared: Iterable[Declared], processes: Mapping[int, Process], gpus: Iterable[Gpu]
 ) -> dict[str, frozenset[int]]:
     """Deployment → pids of its processes; one that does not run is absent."""
-    on_devices = _devices_of_pids(gpus)
+    on_devices = devices_of_pids(gpus)
     taken: set[int] = set()
     result: dict[str, frozenset[int]] = {}
     for deployment in declared:
@@ -58,7 +58,8 @@ def owners(
     return result
 
 
-def _devices_of_pids(gpus: Iterable[Gpu]) -> dict[int, set[str]]:
+def devices_of_pids(gpus: Iterable[Gpu]) -> dict[int, set[str]]:
+    """pid → uuids of the devices that list it."""
     found: dict[int, set[str]] = {}
     for gpu in gpus:
         for process in (gpu.reading.processes or ()) if gpu.reading else ():

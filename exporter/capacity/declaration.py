@@ -88,6 +88,12 @@ def _declare(entry: Deployment, shapes: Shapes, host: HostShape | None, catalog:
     )
 
 
+def shape_at(index: int, shapes: Shapes) -> DeviceShape | None:
+    """The shape of a device; None when it was never read."""
+    known = shapes.get(index)
+    return known[1] if known is not None else None
+
+
 def _shape(index: int, shapes: Shapes) -> DeviceShape:
     known = shapes.get(index)
     if known is None:

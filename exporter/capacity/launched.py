@@ -9,7 +9,7 @@ from exporter.units import GIB
 ALL_LAYERS = 1 << 20
 """llama.cpp's `-ngl all`: more layers than any model has."""
 
-_LLAMA_CPP_FAMILY = frozenset({"llama.cpp", "ik_llama.cpp", "llama-cpp-python", "ollama"})
+LLAMA_CPP_FAMILY = frozenset({"llama.cpp", "ik_llama.cpp", "llama-cpp-python", "ollama"})
 
 
 def spec_of(launch: Launch, name: str) -> DeploymentSpec | None:
@@ -18,7 +18,7 @@ def spec_of(launch: Launch, name: str) -> DeploymentSpec | None:
         return None
     speculative = launch.speculative or Speculative()
     offload = launch.offload or Offload()
-    is_llama_cpp = launch.engine in _LLAMA_CPP_FAMILY
+    is_llama_cpp = launch.engine in LLAMA_CPP_FAMILY
     return DeploymentSpec(
         name=name,
         model=launch.model,

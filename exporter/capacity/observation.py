@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from exporter.engines.process import ProcessMemory
+from exporter.engines.telemetry.types import Telemetry
 from exporter.footprint.result import Footprint
 from exporter.hardware.gpu import Gpu
 from exporter.hardware.host import HostReading
@@ -35,6 +37,41 @@ class Declared:
     kv_cache_dtype: str | None
     footprint: Footprint | None
     problem: str = ""
+    origin: Literal["declared", "discovered"] = "declared"
+    """discovered: nobody declared it, and all that it says is what runs"""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is known of a deployment that runs: by its launch, its files and its engine's own word.
+
+    Names are those of the catalogue, of the hub or of the server's own interface; nothing here is a path.
+    ``answered`` is whether the engine's endpoint answers; None while it was not asked, or has none.
+    ``has_answered``: it did once. ``state`` and ``reason`` are the endpoint's.
+    """
+
+    engine: str
+    engine_version: str | None = None
+    model: str | None = None
+    model_known: bool = False
+    served_model: str | None = None
+    quantization: str | None = None
+    kv_cache_dtype: str | None = None
+    tp: int | None = None
+    pp: int | None = None
+    dp: int | None = None
+    ep: int | None = None
+    speculative: str | None = None
+    node_rank: int | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    orphaned: bool = False
+    unit: str | None = None
+    answered: bool | None = None
+    has_answered: bool = False
+    state: str | None = None
+    reason: str | None = None
+    telemetry: Telemetry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +85,5 @@ class Observation:
     """deployment → pids of its processes; one that does not run is absent"""
     memory: Mapping[int, ProcessMemory]
     """RAM by pid, of the processes in `owned`"""
+    running: Mapping[str, Running] = field(default_factory=dict)
+    """deployment → what is known of its processes beyond that they run"""

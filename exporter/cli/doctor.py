@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from exporter import log
+from exporter.cli.checks import Check, Verdict
 from exporter.cli.common import NO, flags_of, load, print_json, settings_flags, table
+from exporter.cli.doctor_engines import engines
 from exporter.daemon import paths
 from exporter.daemon.control import is_alive
 from exporter.hardware.host import HostSource, HostUnreadable
@@ -19,18 +21,6 @@ from exporter.hardware.inventory import Inventory
 from exporter.hardware.supervision import ADVICE, NO_LIBRARY, NvmlSource, Sweep
 from exporter.settings.options import Settings
 from exporter.units import format_bytes
-
-Verdict = Literal["ok", "note", "problem"]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at. A `note` is fine as it is; a `problem` wants the advice followed."""
-
-    id: str
-    verdict: Verdict
-    found: str
-    advice: str = ""
 
 
 @click.command()
@@ -44,6 +34,7 @@ def command(file: Path | None, as_json: bool, **given: Any) -> None:
         Check("config", "ok", f"deployments declared: {len(settings.deployments)}"),
         *_host(settings),
         _processes(settings),
+        *engines(settings.host.proc_path),
         *_nvml(settings),
         _state(settings),
         _daemon(settings),

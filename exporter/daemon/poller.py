@@ -6,16 +6,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import cached_property
 
 from exporter import log
 from exporter.capacity.assessment import assess
-from exporter.capacity.attribution import owners
 from exporter.capacity.declaration import declare, host_shape, shapes_of
 from exporter.capacity.observation import Declared, Observation
-from exporter.engines.process import Process, ProcessMemory, ProcessTable
+from exporter.daemon.engines import EngineWatch
 from exporter.footprint.estimate import DeviceShape
 from exporter.hardware.gpu import Gpu
 from exporter.hardware.host import HostReading, HostSource, HostUnreadable
@@ -26,9 +24,6 @@ from exporter.settings.options import Settings
 from exporter.snapshot import Reload, Snapshot, Source
 
 _log = log.get(__name__)
-
-SCAN_SECONDS = 2.0
-"""How long a poll waits for the process table."""
 
 
 class Poller:
@@ -45,20 +40,13 @@ class Poller:
             settings.host.sys_path,
             cgroup_limit=settings.host.cgroup_limit == "auto",
         )
-        self._table = ProcessTable(settings.host.proc_path)
-        self._processes: Mapping[int, Process] | None = None
-        self._scan: asyncio.Future[dict[int, Process]] | None = None
-        # Not the loop's own executor: for that one asyncio waits at the end, also when it never returns.
-        self._scanner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="processes")
+        self.engines = EngineWatch(settings.host.proc_path)
         self._shapes: dict[int, tuple[str, DeviceShape]] = {}
         self._declared: tuple[Declared, ...] = ()
         self._declared_for: object = None
         self._last_success: dict[str, float] = {}
-        self._errors: dict[str, Counter[str]] = {"host": Counter(), "processes": Counter()}
+        self._errors: dict[str, Counter[str]] = {"host": Counter()}
         self._problems: dict[str, str] = {}
-        self._unknown_pids: set[int] = set()
-        self._process_state = "up"
-        self._process_seconds = 0.0
 
     @cached_property
     def _catalog(self) -> Catalog:
@@ -95,16 +83,21 @@ class Poller:
         host, host_state = self._read_host()
         sources.append(self._source("host", host_state, time.monotonic() - host_started))
         declared = self._place(sweep.gpus, host)
-        if declared:
-            await self._see_new_pids(sweep.gpus)
-            sources.append(self._source("processes", self._process_state, self._process_seconds))
-        owned, memory = self._owned(declared, sweep.gpus)
-        observation = Observation(sweep.gpus, host, declared, owned, memory)
+        await self.engines.see_new_pids(sweep.gpus)
+        sources.append(self._engine_source("processes", self.engines.state, self.engines.errors))
+        await self.engines.ask(self.settings.poll.interval)
+        if self.engines.has_asked:
+            sources.append(self._engine_source("engines", "up", self.engines.telemetry_errors))
+        shape = host_shape(host) if host else None
+        engines = self.engines.join(declared, sweep.gpus, self._shapes, shape)
+        observation = Observation(
+            sweep.gpus, host, engines.deployments, engines.owned, engines.memory, engines.running
+        )
         capacity = self.settings.capacity
         assessment = assess(
             observation, gpu_margin=capacity.gpu_safety_margin, host_margin=capacity.host_safety_margin
         )
-        self._report_deployments(declared)
+        self._report_deployments(engines.deployments)
         return Snapshot(
             taken_at_seconds=taken_at,
             duration_seconds=time.monotonic() - started,
@@ -126,36 +119,13 @@ class Poller:
         )
 
     async def scan_processes(self) -> None:
-        """Read the process table anew; in a thread, since ten thousand processes take a while.
-
-        A file of a process that sleeps in the kernel can block its reader: such a scan is not waited for any
-        longer, and no other is begun before it returns.
-        """
-        if not self.settings.deployments:
-            self._processes = None
-            return
-        started = time.monotonic()
-        self._table.look_for(
+        """Look for engines that came or went."""
+        self.engines.look_for(
             entry.match.program
             for entry in self.settings.deployments
             if entry.match is not None and entry.match.program is not None
         )
-        if self._scan is None or self._scan.done():
-            self._scan = asyncio.get_running_loop().run_in_executor(self._scanner, self._table.scan)
-        scan = self._scan
-        await asyncio.wait([scan], timeout=SCAN_SECONDS)
-        try:
-            self._processes = scan.result()
-            self._process_state = "up"
-        except asyncio.InvalidStateError:
-            self._processes = None
-            self._process_state = "stalled"
-            self._errors["processes"]["stalled"] += 1
-        except OSError as error:
-            self._processes = None
-            self._process_state = "unreadable"
-            self._errors["processes"][f"errno_{error.errno}"] += 1
-        self._process_seconds = time.monotonic() - started
+        await self.engines.look()
 
     async def _sweep(self) -> Sweep:
         if not self.settings.nvml.enabled:
@@ -183,29 +153,6 @@ class Poller:
             self._declared_for = basis
         return self._declared
 
-    async def _see_new_pids(self, gpus: tuple[Gpu, ...]) -> None:
-        """A pid on a device that the last scan did not have means that something started since."""
-        known = self._processes or {}
-        on_devices = {p.pid for gpu in gpus if gpu.reading for p in gpu.reading.processes or ()}
-        if self._processes is None or any(pid not in known for pid in on_devices - self._unknown_pids):
-            await self.scan_processes()
-            self._unknown_pids = on_devices - set(self._processes or {})
-
-    def _owned(
-        self, declared: tuple[Declared, ...], gpus: tuple[Gpu, ...]
-    ) -> tuple[dict[str, frozenset[int]], dict[int, ProcessMemory]]:
-        """Each deployment's processes and their RAM now; processes that have ended are left out."""
-        if not self._processes:
-            return {}, {}
-        owned: dict[str, frozenset[int]] = {}
-        memory: dict[int, ProcessMemory] = {}
-        for name, pids in owners(declared, self._processes, gpus).items():
-            alive = {pid: read for pid in pids if (read := self._table.memory(self._processes[pid]))}
-            if alive:
-                owned[name] = frozenset(alive)
-                memory.update(alive)
-        return owned, memory
-
     def _expected_gpus(self) -> int:
         configured = self.settings.expected_gpus
         return len(self.nvml.inventory.all()) if configured is None else configured
@@ -221,6 +168,12 @@ class Poller:
             errors=self.nvml.errors,
             worker_restarts=self.nvml.worker_restarts,
         )
+
+    def _engine_source(self, name: str, state: str, errors: Mapping[str, int]) -> Source:
+        seconds = self.engines.seconds if name == "processes" else self.engines.telemetry_seconds
+        # Without a declaration nothing need run here, so that silence is no fault.
+        expected = bool(self.settings.deployments) or name == "processes"
+        return self._source(name, state, seconds, expected=expected, errors=errors)
 
     def _source(
         self,

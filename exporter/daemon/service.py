@@ -32,7 +32,6 @@ from exporter.web.server import Server, is_loopback, listen
 
 _log = log.get(__name__)
 
-PROCESS_SCAN_SECONDS = 15.0
 STANDSTILL_POLLS = 6
 STANDSTILL_LEAST_SECONDS = 30.0
 _PROBE_SECONDS = 5.0
@@ -49,6 +48,7 @@ class Service:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._snapshot: Snapshot | None = None
+        self._served: frozenset[str] = frozenset()
         self._renderer = Renderer()
         self._poller = Poller(settings, Inventory(paths.inventory_file(settings.state)))
         self._application = Application(self.healthy)
@@ -74,7 +74,7 @@ class Service:
         server = Server(self._application, self._settings.web)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         polling = asyncio.create_task(self._poller.run(self._publish, self._stop))
-        self._schedule.every(PROCESS_SCAN_SECONDS, "processes", self._poller.scan_processes)
+        self._schedule.every(self._settings.poll.discovery_interval, "processes", self._poller.scan_processes)
         self._schedule.start()
         self._handle_signals()
         self._spawn(self._keep_alive())
@@ -96,8 +96,12 @@ class Service:
         self._application.publish(exposition, landing(snapshot))
         if self._schedule.check_clock():
             self._poller.clock_steps = self._schedule.clock_steps
-        if first:
+        served = frozenset(one.declared.name for one in snapshot.assessment.deployments if one.running)
+        if first or served - self._served:
+            # What start-up needed, and what the first look at a model needed.
             _give_back_memory()
+        self._served = served
+        if first:
             notify.ready(f"{exposition.series} series, {len(snapshot.gpus)} GPUs")
 
     def _handle_signals(self) -> None:

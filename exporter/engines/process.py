@@ -6,10 +6,11 @@ asked for: no key in somebody's arguments can reach a label, a log line or an er
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from pathlib import Path, PurePosixPath
 
 PROGRAMS: dict[str, tuple[str, ...]] = {
@@ -29,6 +30,15 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 
 _INTERPRETERS = re.compile(r"^(python|pypy)[0-9.]*$")
 _MAX_BYTES = 65536
+_MARKS = re.compile(
+    rb"vllm|sglang|llama|ktransformers|lmdeploy|trtllm|tensorrt|text.generation|transformers|::|ray"
+    rb"|(?:^|/)kt\0",
+    re.IGNORECASE,
+)
+"""What the command line of anything to do with an engine holds: only such lines are read as launches."""
+
+_MAX_LINE_BYTES = 2_097_152
+"""What Linux allows a command line, and an environment, to hold (execve(2), ARG_MAX)."""
 _SETTLED_AFTER_SCANS = 4
 """A new process may still become another program (exec, a title set late) without changing its short name."""
 _MODULE = re.compile(r"^[A-Za-z_][\w.]{0,127}$", re.ASCII)
@@ -43,7 +53,9 @@ class Process:
     parent: int
     programs: frozenset[str]
     units: frozenset[str]
-    """systemd units and container scopes on its cgroup path"""
+    """systemd units and container scopes on its cgroup path; of a program with a known name only"""
+    candidate: bool = False
+    """its command line may be that of an engine"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,7 @@ class ProcessTable:
 
     def __init__(self, proc: Path) -> None:
         self._proc = proc
+        self._root = str(proc)
         self._known: dict[tuple[int, int], Process] = {}
         self._scans: dict[tuple[int, int], int] = {}
         self._patterns: frozenset[str] = frozenset()
@@ -71,47 +84,79 @@ class ProcessTable:
         wanted = frozenset(patterns).union(*PROGRAMS.values())
         if wanted != self._patterns:
             self._patterns = wanted
+            self._is_wanted = re.compile("|".join(translate(one) for one in sorted(wanted))).match
             self._known = {}
 
-    def scan(self) -> dict[int, Process]:
-        """Every process that can be read, by pid. Raises OSError when the table itself cannot."""
+    def scan(self, *, thorough: bool = True) -> dict[int, Process]:
+        """Every process that can be read, by pid. Raises OSError when the table itself cannot.
+
+        Not `thorough`: only new and young processes are looked at; one that was known long since is taken
+        for what it was as long as its pid is listed.
+        """
         found: dict[tuple[int, int], Process] = {}
         scans: dict[tuple[int, int], int] = {}
-        for entry in self._proc.iterdir():
-            if not entry.name.isdigit():
+        by_pid = {} if thorough else {key[0]: key for key in self._known}
+        for name in os.listdir(self._root):  # noqa: PTH208 (see _read)
+            if not name.isdigit():
                 continue
-            stat = parse_stat(_read(entry / "stat"))
+            before = by_pid.get(int(name))
+            if before is not None and self._scans.get(before, 0) > _SETTLED_AFTER_SCANS:
+                found[before], scans[before] = self._known[before], self._scans[before]
+                continue
+            stat = parse_stat(_read(f"{self._root}/{name}/stat"))
             if stat is None:
                 continue
             command, parent, start = stat
-            key = (int(entry.name), start)
+            key = (int(name), start)
             known = self._known.get(key)
             scans[key] = self._scans.get(key, 0) + 1
             settled = scans[key] > _SETTLED_AFTER_SCANS
             if known is None or not settled or known.parent != parent or command not in known.programs:
-                known = Process(
-                    pid=key[0],
-                    start_ticks=start,
-                    parent=parent,
-                    programs=frozenset({command, *self._named(_read(entry / "cmdline"))}),
-                    units=frozenset(parse_cgroup(_read(entry / "cgroup"))),
-                )
+                known = self._look(name, key, command, parent, known)
             found[key] = known
         self._known, self._scans = found, scans
         return {process.pid: process for process in found.values()}
 
-    def _named(self, cmdline: bytes) -> list[str]:
-        return [
-            name
-            for name in _programs(cmdline)
-            if any(fnmatchcase(name, pattern) for pattern in self._patterns)
-        ]
+    def _look(
+        self, name: str, key: tuple[int, int], command: str, parent: int, before: Process | None
+    ) -> Process:
+        """What a process is now; `before` itself when nothing about it has changed."""
+        line = _read(f"{self._root}/{name}/cmdline")
+        programs = frozenset({command, *(one for one in _programs(line) if self._is_wanted(one))})
+        candidate = _MARKS.search(line) is not None
+        # The names of units are asked for beside that of an engine's program, and on a busy host the
+        # third file of every process would cost as much as the other two.
+        named = candidate or any(self._is_wanted(one) for one in programs)
+        units = frozenset(parse_cgroup(_read(f"{self._root}/{name}/cgroup"))) if named else frozenset()
+        seen = Process(key[0], key[1], parent, programs, units, candidate)
+        return before if before == seen else seen
+
+    def arguments(self, process: Process) -> list[str]:
+        """The command line of a candidate, for the reader of launches alone."""
+        line = _read(f"{self._root}/{process.pid}/cmdline", _MAX_LINE_BYTES).rstrip(b"\0")
+        return [part.decode(errors="replace") for part in line.split(b"\0")] if line else []
+
+    def environment(self, process: Process) -> dict[str, str] | None:
+        """The variables of a candidate, for the reader of launches alone; None where they may not be read."""
+        try:
+            with (self._proc / str(process.pid) / "environ").open("rb") as stream:
+                data = stream.read(_MAX_LINE_BYTES)
+        except OSError:
+            return None
+        pairs = (part.decode(errors="replace").partition("=") for part in data.split(b"\0") if part)
+        return {name: value for name, equals, value in pairs if equals and name.strip("\0")}
+
+    def is_alive(self, process: Process) -> bool:
+        """Whether it is still this process that has the pid, and not what is left of it."""
+        data = _read(f"{self._root}/{process.pid}/stat")
+        stat = parse_stat(data)
+        return stat is not None and stat[2] == process.start_ticks and not _is_dead(data)
 
     def memory(self, process: Process) -> ProcessMemory | None:
         """RAM of a process now; None when it is gone or another one has its pid."""
-        folder = self._proc / str(process.pid)
-        status = parse_status(_read(folder / "status"))
-        stat = parse_stat(_read(folder / "stat"))
+        folder = f"{self._root}/{process.pid}"
+        status = parse_status(_read(f"{folder}/status"))
+        stat = parse_stat(_read(f"{folder}/stat"))
         if stat is None or stat[2] != process.start_ticks or "RssAnon" not in status:
             return None
         return ProcessMemory(
@@ -129,15 +174,14 @@ def matching(
 
     Each is its root and the pids of the tree, root included. A match below another match is part of it.
     """
-    patterns = tuple(programs)
+    is_wanted = re.compile("|".join(translate(one) for one in programs) or r"(?!)").match
     children: dict[int, list[int]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process.pid)
     matches = {
         process.pid
         for process in processes.values()
-        if (unit is None or unit in process.units)
-        and any(fnmatchcase(name, pattern) for name in process.programs for pattern in patterns)
+        if (unit is None or unit in process.units) and any(is_wanted(name) for name in process.programs)
     }
     roots = [processes[pid] for pid in matches if not (_ancestors(processes, pid) - {pid}) & matches]
     roots.sort(key=lambda process: (process.start_ticks, process.pid))
@@ -208,9 +252,23 @@ def _programs(cmdline: bytes) -> set[str]:
     return {name for name in names if name}
 
 
-def _read(path: Path) -> bytes:
+def _is_dead(stat: bytes) -> bool:
+    """Whether `/proc/PID/stat` is that of a process that has ended and was not collected yet."""
+    return stat[stat.rfind(b")") + 1 :].split()[:1] in ([b"Z"], [b"X"])
+
+
+def _read(path: str, limit: int = _MAX_BYTES) -> bytes:
+    # Not pathlib, nor a stream: of ten thousand processes every microsecond counts.
     try:
-        with path.open("rb") as stream:
-            return stream.read(_MAX_BYTES)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    try:
+        data = os.read(fd, 4096)
+        while len(data) >= 4096 and len(data) < limit and (piece := os.read(fd, 65536)):
+            data += piece
+        return data[:limit]
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from exporter import __revision__, __version__
 from exporter.capacity.assessment import Commitment, DeploymentStatus
 from exporter.capacity.attribution import OTHER
+from exporter.capacity.observation import Running
 from exporter.exposition import families as f
 from exporter.exposition.families import Family
 from exporter.hardware.gpu import Gpu, GpuReading, GpuState
@@ -74,6 +75,8 @@ def _gpu(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
     commitment = snapshot.assessment.devices.get(one.uuid)
     if commitment is not None:
         yield from _commitment(_DEVICE_FAMILIES, device, commitment)
+    if (size := snapshot.assessment.reclaimable.get(one.uuid)) is not None:
+        yield f.RECLAIMABLE, device, size
 
 
 _READINGS: tuple[tuple[Family, str], ...] = (
@@ -165,50 +168,121 @@ def _host_capacity(snapshot: Snapshot) -> Iterator[Sample]:
 def _deployment(status: DeploymentStatus, index: Mapping[str, str]) -> Iterator[Sample]:
     declared, footprint = status.declared, status.declared.footprint
     name = (declared.name,)
-    yield (
-        f.DEPLOYMENT_INFO,
-        (
-            *name,
-            declared.engine,
-            footprint.model_id if footprint else declared.model,
-            footprint.architecture if footprint else "",
-            footprint.quantization if footprint else "",
-            declared.kv_cache_dtype or "",
-            str(declared.tp),
-            str(declared.pp),
-            str(declared.dp),
-            "declared",
-        ),
-        1,
-    )
+    yield f.DEPLOYMENT_INFO, _described(status), 1
     yield f.DEPLOYMENT_STATE, (*name, status.state), 1
-    if declared.max_model_len is not None:
-        yield f.MAX_CONTEXT, name, declared.max_model_len
+    told = status.running_as.telemetry if status.running_as is not None else None
+    # The engine's word first: llama.cpp's launch states the cache of all slots, of which a request gets one.
+    longest = (told.max_model_len if told is not None else None) or declared.max_model_len
+    if longest is not None:
+        yield f.MAX_CONTEXT, name, longest
     if declared.max_num_seqs is not None:
         yield f.MAX_SEQUENCES, name, declared.max_num_seqs
+    if status.running_as is not None:
+        yield from _running(status, status.running_as)
+    capacity = status.kv.capacity_tokens if status.kv is not None else None
+    if capacity is None and footprint is not None:
+        capacity = footprint.kv_cache.capacity_tokens
+    if capacity is not None:
+        yield f.KV_CAPACITY, name, capacity
     if footprint is None:
         return
+    yield from _expected(status, index)
+    kv = footprint.kv_cache
+    yield f.KV_BYTES_PER_TOKEN, name, kv.bytes_per_token
+    if kv.demand_tokens is not None:
+        yield f.KV_DEMAND, name, kv.demand_tokens
+    if capacity and kv.demand_tokens is not None:
+        yield f.KV_OVERCOMMIT, name, kv.demand_tokens / capacity
+    if kv.full_length_sequences is not None:
+        yield f.FULL_LENGTH, name, kv.full_length_sequences
+
+
+def _described(status: DeploymentStatus) -> tuple[str, ...]:
+    """The labels of what a deployment is: what runs where it runs, else what was declared."""
+    declared, footprint, running = status.declared, status.declared.footprint, status.running_as
+    model = footprint.model_id if footprint else declared.model
+    quantization = footprint.quantization if footprint else ""
+    degrees: tuple[int | None, ...] = (declared.tp, declared.pp, declared.dp)
+    if running is None:
+        version = served = speculative = ""
+        ep = rank = None
+        engine, cache_type = declared.engine, declared.kv_cache_dtype
+    else:
+        engine, version, served = running.engine, running.engine_version or "", running.served_model or ""
+        model = running.model or model
+        quantization = running.quantization or quantization
+        cache_type = running.kv_cache_dtype or declared.kv_cache_dtype
+        if not running.orphaned:
+            degrees = (running.tp or 1, running.pp or 1, running.dp or 1)
+        ep, rank, speculative = running.ep, running.node_rank, running.speculative or ""
+    return (
+        declared.name,
+        engine,
+        version,
+        model,
+        served,
+        footprint.architecture if footprint else "",
+        quantization,
+        cache_type or "",
+        *(str(one) for one in degrees),
+        "" if ep is None else str(ep),
+        speculative,
+        "" if rank is None else str(rank),
+        declared.origin,
+    )
+
+
+def _running(status: DeploymentStatus, running: Running) -> Iterator[Sample]:
+    name = (status.declared.name,)
+    if running.answered is not None:
+        yield f.DEPLOYMENT_UP, name, running.answered
+    if status.resident_ratio is not None:
+        yield f.WEIGHTS_RESIDENT, name, status.resident_ratio
+    for field, same in status.matches.items():
+        yield f.MATCHES_DECLARATION, (*name, field), same
+    for component, ratio in status.plan_error.items():
+        yield f.PLAN_ERROR, (*name, component), ratio
+    if status.kv is not None and status.kv.used_tokens is not None:
+        yield f.KV_USED, name, status.kv.used_tokens
+    if status.kv is not None and status.kv.usage_ratio is not None:
+        yield f.KV_USAGE, name, status.kv.usage_ratio
+    said = running.telemetry
+    if said is None:
+        return
+    if said.requests_running is not None:
+        yield f.REQUESTS_RUNNING, name, said.requests_running
+    if said.requests_waiting is not None:
+        yield f.REQUESTS_WAITING, name, said.requests_waiting
+    if said.preemptions_total is not None:
+        yield f.PREEMPTIONS, name, said.preemptions_total
+    for kind, count in said.tokens.items():
+        yield f.TOKENS, (*name, kind), count
+
+
+def _expected(status: DeploymentStatus, index: Mapping[str, str]) -> Iterator[Sample]:
+    """What a deployment with a footprint should hold, and how far what it holds is from that."""
+    declared, footprint = status.declared, status.declared.footprint
+    assert footprint is not None
+    name = (declared.name,)
     bases: dict[str, str] = {}
+    sizes: dict[tuple[str, str], int] = {}
     for uuid, rank in zip(declared.ranks, footprint.devices, strict=False):
         for component, term in rank.components.items():
             bases[component] = term.basis
             if uuid in index:
-                yield f.EXPECTED_GPU, (*name, index[uuid], uuid, component), term.expected_bytes
+                sizes[uuid, component] = sizes.get((uuid, component), 0) + term.expected_bytes
+    for (uuid, component), size in sizes.items():
+        yield f.EXPECTED_GPU, (*name, index[uuid], uuid, component), size
     for component, term in footprint.host.components.items():
         bases.setdefault(component, term.basis)
         yield f.EXPECTED_HOST, (*name, component), term.expected_bytes
     for component, basis in bases.items():
         yield f.EXPECTED_BASIS, (*name, component, basis), 1
-    kv = footprint.kv_cache
-    yield f.KV_BYTES_PER_TOKEN, name, kv.bytes_per_token
-    if kv.capacity_tokens is not None:
-        yield f.KV_CAPACITY, name, kv.capacity_tokens
-    if kv.demand_tokens is not None:
-        yield f.KV_DEMAND, name, kv.demand_tokens
-    if kv.capacity_tokens and kv.demand_tokens is not None:
-        yield f.KV_OVERCOMMIT, name, kv.demand_tokens / kv.capacity_tokens
-    if kv.full_length_sequences is not None:
-        yield f.FULL_LENGTH, name, kv.full_length_sequences
+    for uuid, deviation in status.deviation.items():
+        if uuid in index:
+            yield f.DEVIATION, (*name, index[uuid], uuid), deviation.size_bytes
+            if deviation.ratio is not None:
+                yield f.DEVIATION_RATIO, (*name, index[uuid], uuid), deviation.ratio
 
 
 def _source(source: Source) -> Iterator[Sample]:

@@ -147,21 +147,38 @@ DEPLOYMENT_INFO = _info(
     (
         *DEPLOYMENT,
         "engine",
+        "engine_version",
         "model",
+        "served_model",
         "architecture",
         "quantization",
         "kv_cache_dtype",
         "tp",
         "pp",
         "dp",
+        "ep",
+        "speculative",
+        "node_rank",
         "origin",
     ),
-    "What a deployment is; model is the hub id.",
+    "What a deployment is; model is the hub id, origin is declared or discovered.",
+)
+DEPLOYMENT_UP = _gauge(
+    "deployment_up", DEPLOYMENT, "Whether the engine answers; absent while it has no endpoint to ask."
 )
 DEPLOYMENT_STATE = _gauge(
     "deployment_state",
     (*DEPLOYMENT, "state"),
-    "1 for the present state: declared_only (not running), loading, warm, unknown (no expectation).",
+    "1 for the present state: declared_only (not running), loading, warm, sleeping, unreachable,"
+    " orphaned (its server is gone), unknown (no expectation).",
+)
+WEIGHTS_RESIDENT = _gauge(
+    "deployment_weights_resident_ratio", DEPLOYMENT, "How much of the mapped weights is in RAM."
+)
+MATCHES_DECLARATION = _gauge(
+    "deployment_matches_declaration",
+    (*DEPLOYMENT, "field"),
+    "0 where what runs differs from what was declared: model, quantization, tp, pp, dp, limits.",
 )
 EXPECTED_GPU = _gauge(
     "expected_gpu_memory_bytes",
@@ -178,7 +195,19 @@ EXPECTED_BASIS = _info(
     (*DEPLOYMENT, "component", "basis"),
     "Where an expected component comes from: engine, checkpoint, architecture, estimate.",
 )
-KV_CAPACITY = _gauge("kv_cache_capacity_tokens", DEPLOYMENT, "Tokens that the KV cache can hold.")
+DEVIATION = _gauge(
+    "gpu_memory_deviation_bytes", (*DEPLOYMENT, *DEVICE), "What a running deployment holds - what it should."
+)
+DEVIATION_RATIO = _gauge(
+    "gpu_memory_deviation_ratio", (*DEPLOYMENT, *DEVICE), "Deviation / what it should hold."
+)
+KV_CAPACITY = _gauge(
+    "kv_cache_capacity_tokens",
+    DEPLOYMENT,
+    "Tokens that the KV cache can hold, by the engine's word where it gives one.",
+)
+KV_USED = _gauge("kv_cache_used_tokens", DEPLOYMENT, "Tokens in the KV cache that requests use now.")
+KV_USAGE = _gauge("kv_cache_usage_ratio", DEPLOYMENT, "Share of the KV cache that requests use now.")
 KV_BYTES_PER_TOKEN = _gauge(
     "kv_cache_bytes_per_token", DEPLOYMENT, "KV cache of one token on one rank, bytes."
 )
@@ -190,6 +219,16 @@ MAX_CONTEXT = _gauge("deployment_max_context_tokens", DEPLOYMENT, "Longest reque
 MAX_SEQUENCES = _gauge("deployment_max_sequences", DEPLOYMENT, "Requests that may run at once.")
 FULL_LENGTH = _gauge(
     "deployment_full_length_sequences", DEPLOYMENT, "Requests of full length that the KV cache holds at once."
+)
+REQUESTS_RUNNING = _gauge("requests_running", DEPLOYMENT, "Requests that the engine works on.")
+REQUESTS_WAITING = _gauge("requests_waiting", DEPLOYMENT, "Requests that wait for the engine.")
+PREEMPTIONS = _counter(
+    "preemptions", DEPLOYMENT, "Requests put back for want of KV cache, since the engine's start."
+)
+TOKENS = _counter(
+    "tokens",
+    (*DEPLOYMENT, "kind"),
+    "Tokens since the engine's start: prompt, prompt_cached, generated, draft_accepted, draft_rejected.",
 )
 
 CAPACITY = _gauge(
@@ -204,6 +243,9 @@ HEADROOM = _gauge(
     "gpu_memory_headroom_bytes", (*DEVICE, "bound"), "Capacity - committed; negative: overcommitted."
 )
 OVERCOMMIT = _gauge("gpu_memory_overcommit_ratio", (*DEVICE, "bound"), "Committed / capacity.")
+RECLAIMABLE = _gauge(
+    "gpu_memory_reclaimable_bytes", DEVICE, "Held by a KV pool and not in use by any request now."
+)
 HOST_CAPACITY = _gauge("host_memory_capacity_bytes", (), "RAM that can be promised: total - safety margin.")
 HOST_COMMITTED = _gauge("host_memory_committed_bytes", ("bound",), "The same as for devices, for RAM.")
 HOST_HEADROOM = _gauge("host_memory_headroom_bytes", ("bound",), "Capacity - committed of RAM.")
@@ -238,6 +280,11 @@ SNAPSHOT_DURATION = _gauge("exporter_snapshot_duration_seconds", (), "How long t
 SERIES = _gauge("exporter_series", (), "Series in this exposition, process metrics not counted.")
 SERIES_DROPPED = _counter(
     "exporter_series_dropped", ("family",), "Series left out because a family had too many, since the start."
+)
+PLAN_ERROR = _gauge(
+    "exporter_plan_error_ratio",
+    (*DEPLOYMENT, "component"),
+    "Expected / observed - 1, where the engine itself says what it has.",
 )
 RELOAD_SUCCESSFUL = _gauge(
     "exporter_config_last_reload_successful", (), "Whether the last reading of the configuration succeeded."
@@ -291,23 +338,35 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
     ),
     "Deployments": (
         DEPLOYMENT_INFO,
+        DEPLOYMENT_UP,
         DEPLOYMENT_STATE,
+        WEIGHTS_RESIDENT,
+        MATCHES_DECLARATION,
         EXPECTED_GPU,
         EXPECTED_HOST,
         EXPECTED_BASIS,
+        DEVIATION,
+        DEVIATION_RATIO,
         KV_CAPACITY,
+        KV_USED,
+        KV_USAGE,
         KV_BYTES_PER_TOKEN,
         KV_DEMAND,
         KV_OVERCOMMIT,
         MAX_CONTEXT,
         MAX_SEQUENCES,
         FULL_LENGTH,
+        REQUESTS_RUNNING,
+        REQUESTS_WAITING,
+        PREEMPTIONS,
+        TOKENS,
     ),
     "Capacity": (
         CAPACITY,
         COMMITTED,
         HEADROOM,
         OVERCOMMIT,
+        RECLAIMABLE,
         HOST_CAPACITY,
         HOST_COMMITTED,
         HOST_HEADROOM,
@@ -328,6 +387,7 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         SNAPSHOT_DURATION,
         SERIES,
         SERIES_DROPPED,
+        PLAN_ERROR,
         RELOAD_SUCCESSFUL,
         RELOAD_TIME,
         CLOCK_STEPS,

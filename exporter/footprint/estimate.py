@@ -44,12 +44,17 @@ __all__ = [
 
 
 def estimate(
-    spec: DeploymentSpec, devices: Sequence[DeviceShape], catalog: Catalog, host: HostShape | None = None
+    spec: DeploymentSpec,
+    devices: Sequence[DeviceShape],
+    catalog: Catalog,
+    host: HostShape | None = None,
+    stored: CheckpointWeights | None = None,
 ) -> Footprint:
     """Expected bytes per device and component, and in RAM, once the engine is warm. No devices: it runs on
     the CPU.
 
-    ``devices`` are in the order of the ranks; more than are needed may be given. Raises UnknownModel and
+    ``devices`` are in the order of the ranks; more than are needed may be given. ``stored`` is
+    what the headers of the checkpoint say, in the place of the quantization's recipe. Raises UnknownModel and
     UnknownQuantization for names that the catalogue does not have, FootprintError for settings that are
     wrong, contradictory or not known yet.
     """
@@ -58,7 +63,7 @@ def estimate(
             raise FootprintError(
                 f"devices: device {device.index} has no memory beyond what the driver reserves"
             )
-    job = resolve_job(spec, tuple(devices), catalog, host)
+    job = resolve_job(spec, tuple(devices), catalog, host, lenient=stored is not None, stored=stored)
     # Whoever asks for the numbers every few seconds has no use for their formulas.
     return replace(policy_of(spec.engine).allocate(job), explanations=())
 

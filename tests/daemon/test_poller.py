@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.daemon import poller
+from exporter.daemon import engines
 from exporter.daemon.poller import Poller
 from exporter.hardware.gpu import GpuIdentity
 from exporter.hardware.inventory import Inventory
@@ -36,7 +36,7 @@ def states(snapshot: Snapshot) -> dict[str, str]:
 
 def test_one_poll_reads_the_host(tmp_path: Path) -> None:
     snapshot = asyncio.run(a_poller(tmp_path).poll())
-    assert states(snapshot) == {"nvml": "disabled", "host": "up"}
+    assert states(snapshot) == {"nvml": "disabled", "host": "up", "processes": "up"}
     assert snapshot.host is not None
     assert snapshot.host.memory_available_bytes == 40 * 2**30
     assert snapshot.visible_gpus == {}
@@ -102,7 +102,7 @@ def test_gpus_are_expected_where_one_was_seen_or_is_declared_and_nvml_is_not_swi
 def test_a_process_file_that_blocks_does_not_hold_polls_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poller, "SCAN_SECONDS", 0.2)
+    monkeypatch.setattr(engines, "SCAN_SECONDS", 0.2)
     one = a_poller(tmp_path, deployments=[LLAMA])
     asleep = tmp_path / "proc" / "77"
     asleep.mkdir()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -40,25 +39,6 @@ class Server:
 
     buffers: dict[str, int]
     resident: dict[str, int]
-
-
-@pytest.fixture(scope="module")
-def cache() -> Path:
-    script = Path(__file__).with_name("build.sh")
-    done = subprocess.run(["sh", str(script)], capture_output=True, text=True, timeout=1700, check=False)
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
-
-
-@pytest.fixture(scope="module")
-def model_file(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The head of the file, lengthened with holes to what its own tensors need."""
-    path = tmp_path_factory.mktemp("llama") / "DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf"
-    shutil.copy(cache / "header.gguf", path)
-    os.truncate(path, 8 * 2**30)  # room enough to read the header, which knows the real end
-    header = CheckpointReader().read(path)
-    os.truncate(path, max(entry.offset_bytes + entry.size_bytes for entry in header.tensors))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -81,8 +81,9 @@ class Launch:
 
     ``engine`` is None when the line does not tell; ``variant`` is ``ik_llama.cpp`` when only that fork takes
     the flags. ``max_model_len`` is the length of one sequence (llama.cpp and Ollama: the whole cache, as
-    stated); ``kv_pool_tokens`` the stated size of a KV pool. ``ep_enabled`` is vLLM's switch, where ``ep``
-    follows from the other sizes. ``gpus`` counts all nodes. ``problems`` name settings that are on the line
+    stated); ``kv_pool_tokens`` the stated size of a KV pool. ``sleep_idle_seconds``: llama.cpp
+    unloads the model after that long without a request. ``ep_enabled`` is vLLM's switch, where ``ep`` follows
+    from the other sizes. ``gpus`` counts all nodes. ``problems`` name settings that are on the line
     but cannot be right; ``notes`` say what was derived or left aside.
     """
 
@@ -119,6 +120,7 @@ class Launch:
     flash_attention: bool | None = None
     mla: int | None = None
     kv_unified: bool | None = None
+    sleep_idle_seconds: int | None = None
     mmap: bool | None = None
     mlock: bool | None = None
     repack: bool | None = None

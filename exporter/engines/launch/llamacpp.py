@@ -100,6 +100,7 @@ _FLAGS = (
     switch("flash_attention", "-no-fa", "--no-flash-attn", constant=False),
     switch("kv_unified", "-kvu", "--kv-unified", env=_env("KV_UNIFIED")),
     switch("kv_unified", "-no-kvu", "--no-kv-unified", constant=False, env=_env("NO_KV_UNIFIED")),
+    value("sleep_idle_seconds", values.integer(-1), "--sleep-idle-seconds"),
     switch("mmap", "--mmap", env=_env("MMAP")),
     switch("mmap", "--no-mmap", constant=False, env=_env("NO_MMAP")),
     switch("mlock", "--mlock", env=_env("MLOCK")),
@@ -237,6 +238,7 @@ def read_server(program: Program, arguments: Sequence[str], role: Role) -> Launc
         mmap=launch.mmap if mode is None or mode == "auto" else "mmap" in mode,
         mlock=True if mode is not None and "mlock" in mode else launch.mlock,
         cache_ram_bytes=None if cache_ram is None or cache_ram < 0 else cache_ram * MIB,
+        sleep_idle_seconds=_positive(readings.integer("sleep_idle_seconds")),
         gpus=_devices(readings.text("device"), program),
     )
 

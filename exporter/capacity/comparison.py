@@ -1,0 +1,116 @@
+"""Expected against observed, per deployment: what it holds beside what it should, what its engine says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exporter.capacity.attribution import Holding
+from exporter.capacity.observation import Declared, Running
+from exporter.engines.process import ProcessMemory
+from exporter.engines.telemetry.types import Telemetry
+from exporter.footprint.result import Term
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """Observed − expected on one device; ``ratio`` None where nothing is expected there."""
+
+    size_bytes: int
+    ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class KvUse:
+    """The KV cache of a deployment, in tokens; the engine's own word first, None where nobody tells."""
+
+    capacity_tokens: int | None
+    used_tokens: int | None
+    usage_ratio: float | None
+
+
+def deviations(deployment: Declared, held: Mapping[str, tuple[Holding, ...]]) -> dict[str, Deviation]:
+    """Device → deviation of a deployment that runs, where its holding and its whole expectation are known."""
+    found: dict[str, Deviation] = {}
+    if deployment.footprint is None:
+        return found
+    expected: dict[str, int] = {}
+    unknown: set[str] = set()
+    for uuid, rank in zip(deployment.ranks, deployment.footprint.devices, strict=False):
+        expected[uuid] = expected.get(uuid, 0) + rank.total.expected_bytes
+        if not rank.complete:
+            unknown.add(uuid)
+    for uuid, size in expected.items():
+        if uuid in unknown or uuid not in held:
+            continue
+        observed = sum(one.size_bytes for one in held[uuid] if one.holder == deployment.name)
+        found[uuid] = Deviation(observed - size, (observed - size) / size if size else None)
+    return found
+
+
+def resident_ratio(deployment: Declared, memory: ProcessMemory | None) -> float | None:
+    """How much of the weights that are mapped from files is in RAM; None where none should be mapped."""
+    if deployment.footprint is None or memory is None or deployment.footprint.host.mapped_bytes <= 0:
+        return None
+    return min(1.0, memory.file / deployment.footprint.host.mapped_bytes)
+
+
+def kv_use(deployment: Declared, telemetry: Telemetry | None) -> KvUse:
+    """Capacity and use of the KV cache."""
+    planned = deployment.footprint.kv_cache.capacity_tokens if deployment.footprint is not None else None
+    if telemetry is None:
+        return KvUse(planned, None, None)
+    capacity = telemetry.kv_capacity_tokens
+    if capacity is None or (telemetry.kv_capacity_from_blocks and planned is not None):
+        capacity = planned if planned is not None else capacity
+    used, ratio = telemetry.kv_used_tokens, telemetry.kv_usage_ratio
+    if used is None and ratio is not None and capacity is not None:
+        used = round(ratio * capacity)
+    if ratio is None and used is not None and capacity:
+        ratio = min(1.0, used / capacity)
+    return KvUse(capacity, used, ratio)
+
+
+def plan_errors(deployment: Declared, telemetry: Telemetry | None) -> dict[str, float]:
+    """Component → expected / observed − 1, where the engine itself prints the truth."""
+    found: dict[str, float] = {}
+    footprint = deployment.footprint
+    if footprint is None or telemetry is None:
+        return found
+    planned = footprint.kv_cache.likely_capacity_tokens or footprint.kv_cache.capacity_tokens
+    if telemetry.kv_capacity_tokens and planned and not telemetry.kv_capacity_from_blocks:
+        found["kv_cache"] = planned / telemetry.kv_capacity_tokens - 1
+    elif telemetry.kv_bytes and (term := _largest(deployment, "kv_cache")) is not None:
+        found["kv_cache"] = term.expected_bytes / telemetry.kv_bytes - 1
+    if telemetry.weights_bytes and (term := _largest(deployment, "weights")) is not None:
+        found["weights"] = term.expected_bytes / telemetry.weights_bytes - 1
+    return found
+
+
+def reclaimable(
+    deployment: Declared, running: Running | None, held: Mapping[str, tuple[Holding, ...]]
+) -> dict[str, int]:
+    """Device → bytes of the KV pool that no request uses now; nothing while the use is not told.
+
+    Never more than the deployment holds there.
+    """
+    if running is None or deployment.footprint is None:
+        return {}
+    ratio = kv_use(deployment, running.telemetry).usage_ratio
+    if ratio is None:
+        return {}
+    found: dict[str, int] = {}
+    for uuid, rank in zip(deployment.ranks, deployment.footprint.devices, strict=False):
+        pool = rank.components.get("kv_cache")
+        if pool is None or uuid not in held:
+            continue
+        here = sum(one.size_bytes for one in held[uuid] if one.holder == deployment.name)
+        free = min(here, round(pool.expected_bytes * (1 - ratio)))
+        found[uuid] = found.get(uuid, 0) + free
+    return found
+
+
+def _largest(deployment: Declared, component: str) -> Term | None:
+    ranks = deployment.footprint.devices if deployment.footprint is not None else ()
+    terms = [rank.components[component] for rank in ranks if component in rank.components]
+    return max(terms, key=lambda term: term.expected_bytes, default=None)

@@ -1,0 +1,540 @@
+"""Keeps watch over the engines of this host: finds them, reads their checkpoints, asks them, joins them.
+
+Everything slow happens beside the polls: the process table and checkpoints in threads, telemetry in a task.
+A poll takes what was last learned, and never what was learned of a process that is no longer there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from exporter import log
+from exporter.capacity.declaration import Shapes, shape_at
+from exporter.capacity.observation import Declared, Running
+from exporter.engines.discovery import Discovery, Found, Instance, Key
+from exporter.engines.process import Process, ProcessMemory, ProcessTable
+from exporter.footprint.estimate import DeviceShape, Footprint, HostShape
+from exporter.hardware.gpu import Gpu
+
+if TYPE_CHECKING:
+    from exporter.capacity.checkpoints import Found as Checkpoint
+    from exporter.capacity.identity import Identity
+    from exporter.capacity.joining import Names
+    from exporter.engines.launch import Launch
+    from exporter.engines.telemetry.reader import TelemetryReader
+    from exporter.engines.telemetry.types import Target, Telemetry, TelemetryResult
+
+_log = log.get(__name__)
+
+SCAN_SECONDS = 2.0
+"""How long a poll waits for the process table."""
+THOROUGH_SECONDS = 30.0
+"""How often every process is looked at again, not only those that are new."""
+ROUND_SECONDS = 2.25
+"""How long one round of questions may last: the deadline of telemetry/client.py, and a little."""
+FIRST_WORD_SECONDS = 0.25
+"""How long a poll waits for an engine that was never asked before."""
+_AGAIN_SECONDS = 60.0
+"""After how long a checkpoint that could not be read is tried again."""
+_FRESH_POLLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What runs, as one poll sees it: `deployments` are the declared ones and those nobody declared."""
+
+    deployments: tuple[Declared, ...]
+    owned: Mapping[str, frozenset[int]]
+    memory: Mapping[int, ProcessMemory]
+    running: Mapping[str, Running]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An instance with what is known of it now."""
+
+    instance: Instance
+    identity: Identity
+    served: str | None
+    devices: tuple[int, ...] | None
+    result: TelemetryResult | None
+    said: Telemetry | None
+
+
+class EngineWatch:
+    """One per daemon."""
+
+    def __init__(self, proc: Path) -> None:
+        self.state = "up"
+        self.seconds = 0.0
+        self.errors: Counter[str] = Counter()
+        self.telemetry_seconds = 0.0
+        self.telemetry_errors: Counter[str] = Counter()
+        self._table = ProcessTable(proc)
+        self._discovery = Discovery(self._table, proc)
+        self._found: Found | None = None
+        self._scan: asyncio.Future[Found] | None = None
+        self._thorough_at = float("-inf")
+        # Not the loop's own executor: for that one asyncio waits at the end, also when it never returns.
+        self._scanner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="processes")
+        self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._checkpoints: dict[Key, tuple[float, asyncio.Future[Checkpoint | str]]] = {}
+        self._askers: dict[str, TelemetryReader] = {}
+        self._asking: asyncio.Task[None] | None = None
+        self._results: dict[str, TelemetryResult] = {}
+        self._said: dict[Key, Telemetry] = {}
+        self._names: Names | None = None
+        self._identities: dict[Key, tuple[object, Identity]] = {}
+        self._footprints: dict[Key, tuple[object, tuple[Footprint | None, str]]] = {}
+        self._unknown_pids: frozenset[int] = frozenset()
+        self._last_success: float | None = None
+
+    @property
+    def processes(self) -> Mapping[int, Process] | None:
+        """The process table as last seen; None when it could not be read."""
+        return self._found.processes if self._found is not None else None
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The engines as last found."""
+        return self._found.instances if self._found is not None else ()
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether an engine that runs was asked; how it answered is told of each deployment."""
+        return any(_name(one.server) in self._results for one in self.instances)
+
+    def look_for(self, programs: Iterable[str]) -> None:
+        """Names of programs to recognise beside those of the engines."""
+        self._table.look_for(programs)
+
+    async def look(self, *, thorough: bool = False) -> None:
+        """Look at the process table anew; in a thread, since ten thousand processes take a while.
+
+        A file of a process that sleeps in the kernel can block its reader: such a scan is not waited for any
+        longer, and no other is begun before it returns.
+        """
+        started = time.monotonic()
+        if self._scan is None or self._scan.done():
+            due = started - self._thorough_at >= THOROUGH_SECONDS
+            if thorough or due:
+                self._thorough_at = started
+            self._scan = asyncio.get_running_loop().run_in_executor(
+                self._scanner, lambda: self._discovery.look(thorough=thorough or due)
+            )
+        scan = self._scan
+        await asyncio.wait([scan], timeout=SCAN_SECONDS)
+        try:
+            self._found = scan.result()
+            self.state = "up"
+        except asyncio.InvalidStateError:
+            self._found = None
+            self.state = "stalled"
+            self.errors["stalled"] += 1
+        except OSError as error:
+            self._found = None
+            self.state = "unreadable"
+            self.errors[f"errno_{error.errno}"] += 1
+        self.seconds = time.monotonic() - started
+        self._forget()
+
+    async def see_new_pids(self, gpus: Iterable[Gpu]) -> None:
+        """Look again when a device lists a pid that the last look did not have, or none has been taken."""
+        known = self.processes or {}
+        on_devices = {p.pid for gpu in gpus if gpu.reading for p in gpu.reading.processes or ()}
+        if self._found is None or any(pid not in known for pid in on_devices - self._unknown_pids):
+            await self.look()
+            self._unknown_pids = frozenset(on_devices - set(self.processes or {}))
+
+    async def ask(self, interval_seconds: float) -> None:
+        """Take what the engines said last, and begin to ask them again; waits only for a first word."""
+        if self._asking is not None and self._asking.done():
+            self._asking.result()
+            self._asking = None
+        targets = self._targets()
+        if targets and self._asking is None:
+            self._asking = asyncio.create_task(self._read(targets))
+            if any(target.name not in self._results for target in targets):
+                await asyncio.wait([self._asking], timeout=FIRST_WORD_SECONDS)
+        # The next round begins when the slowest engine has answered, or its time is up.
+        oldest = time.monotonic() - _FRESH_POLLS * interval_seconds - ROUND_SECONDS
+        self._results = {name: one for name, one in self._results.items() if one.at >= oldest}
+
+    def _take(self, name: str, result: TelemetryResult) -> None:
+        """One engine's word, as it comes: a silent one keeps nobody else's back."""
+        self._results[name] = result
+        if result.reason is not None:
+            self.telemetry_errors[str(result.reason)] += 1
+
+    async def _read(self, targets: Sequence[Target]) -> None:
+        """Ask all of them at the same time; each has a reader of its own, so that none waits for another."""
+        from exporter.engines.telemetry.reader import AT_ONCE, TelemetryReader
+
+        self._askers = {one.name: self._askers.get(one.name) or TelemetryReader() for one in targets}
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def read(target: Target) -> None:
+            async with slots:
+                self._take(target.name, (await self._askers[target.name].read([target]))[target.name])
+
+        started = time.monotonic()
+        await asyncio.gather(*(read(target) for target in targets))
+        self.telemetry_seconds = time.monotonic() - started
+
+    def _targets(self) -> list[Target]:
+        instances = [one for one in self.instances if one.door is not None and not one.orphaned]
+        if not instances:
+            return []
+        from exporter.engines.telemetry.types import Target
+
+        found: dict[str, Target] = {}
+        for one in instances:
+            name, door = _name(one.server), one.door
+            if name in found or door is None:
+                continue
+            try:
+                found[name] = Target(
+                    name=name,
+                    engine=one.engine,
+                    host=door.host,
+                    port=door.port,
+                    version=one.launch.engine_version,
+                    own_address=door.own,
+                    generation=(one.server.pid, one.server.start_ticks),
+                    kv_unified=_is_unified(one.launch),
+                    sleeps_when_idle=one.launch.sleep_idle_seconds is not None,
+                )
+            except ValueError:
+                self.telemetry_errors["address"] += 1
+        return list(found.values())
+
+    def join(
+        self, declared: Sequence[Declared], gpus: Sequence[Gpu], shapes: Shapes, host: HostShape | None
+    ) -> Engines:
+        """The deployments as they are: declared ones with their processes, and what nobody declared."""
+        found = self._found
+        if found is None or (not declared and not found.instances):
+            return Engines(tuple(declared), {}, {}, {})
+        from exporter.capacity.joining import Names, join
+
+        alive = {one.key: one for one in found.instances if self._table.is_alive(one.root)}
+        seen = {key: self._see(one, gpus) for key, one in alive.items()}
+        joined = join(
+            declared,
+            tuple(alive.values()),
+            found.processes,
+            gpus,
+            lambda one: seen[one.key].identity.model_id,
+            found.roles,
+        )
+        running: dict[str, Running] = {}
+        deployments: list[Declared] = []
+        for one in declared:
+            instance = joined.instances.get(one.name)
+            if instance is None:
+                deployments.append(one)
+                continue
+            placed, running[one.name] = self._placed(one, seen[instance.key], shapes, host)
+            deployments.append(placed)
+        owned = dict(joined.owned)
+        named = [seen[one.key] for one in joined.undeclared if self._is_named(seen[one.key])]
+        if self._names is None:
+            self._names = Names()
+        names = self._names.of(
+            [(one.instance, one.served or "unknown", (one.devices or (None,))[0]) for one in named],
+            reserved=(one.name for one in declared),
+        )
+        for one_seen in named:
+            name = names[one_seen.instance.key]
+            deployment, running[name] = self._discovered(name, one_seen, shapes, host)
+            deployments.append(deployment)
+            owned[name] = one_seen.instance.pids
+        owned, memory = self._alive(owned, found.processes)
+        kept = tuple(one for one in deployments if one.origin == "declared" or one.name in owned)
+        return Engines(kept, owned, memory, {name: running[name] for name in running if name in owned})
+
+    def _alive(
+        self, owned: Mapping[str, frozenset[int]], processes: Mapping[int, Process]
+    ) -> tuple[dict[str, frozenset[int]], dict[int, ProcessMemory]]:
+        """Each deployment's processes that are still there, and their RAM now."""
+        result: dict[str, frozenset[int]] = {}
+        memory: dict[int, ProcessMemory] = {}
+        for name, pids in owned.items():
+            here = {
+                pid: read
+                for pid in pids
+                if pid in processes and (read := self._table.memory(processes[pid])) is not None
+            }
+            if here:
+                result[name] = frozenset(here)
+                memory.update(here)
+        return result, memory
+
+    def _is_named(self, one: _Seen) -> bool:
+        """Whether its name is settled: the launch tells it, or the engine has been asked."""
+        return one.served is not None or one.instance.door is None or one.result is not None
+
+    def _see(self, instance: Instance, gpus: Sequence[Gpu]) -> _Seen:
+        from exporter.capacity.identity import identify, served_name
+
+        result = self._results.get(_name(instance.server)) if instance.door is not None else None
+        telemetry = result.telemetry if result is not None else None
+        if telemetry is not None and instance.engine == "ollama":
+            telemetry = self._of_runner(instance, telemetry)
+        if telemetry is not None:
+            self._said[instance.key] = telemetry
+        said = self._said.get(instance.key)
+        checkpoint = self._checkpoint(instance)
+        names = (said.model, said.served_model, said.quantization) if said is not None else None
+        basis = (instance.launch, id(checkpoint), names)
+        known = self._identities.get(instance.key)
+        if known is None or known[0] != basis:
+            known = (basis, identify(instance.launch, checkpoint, said))
+            self._identities[instance.key] = known
+        served = "orphaned" if instance.orphaned else served_name(instance.launch, said)
+        if served is None and known[1].shown is not None and result is not None:
+            served = known[1].shown
+        if result is not None and telemetry is not result.telemetry:
+            result = replace(result, telemetry=telemetry)
+        return _Seen(instance, known[1], served, devices_of(instance, gpus), result, said)
+
+    def _of_runner(self, instance: Instance, telemetry: Telemetry) -> Telemetry:
+        """What an Ollama server says of this runner: of several models, the one that its file tells."""
+        loaded = telemetry.loaded_models
+        runners = [one for one in self.instances if one.server is instance.server]
+        name: str | None = None
+        if len(loaded) == 1 and len(runners) == 1:
+            name = loaded[0].name
+        elif loaded:
+            name = self._named_by_files(instance, [one.name for one in loaded])
+        length = next((one.context_tokens for one in loaded if one.name == name), None)
+        return replace(telemetry, model=name, served_model=name, max_model_len=length)
+
+    def _named_by_files(self, instance: Instance, names: Sequence[str]) -> str | None:
+        """Of the models that Ollama has loaded, the only one that the runner's file may be."""
+        from exporter.models.catalog import UnknownModel, UnknownQuantization, catalog
+
+        checkpoint = self._checkpoint(instance)
+        if checkpoint is None or isinstance(checkpoint, str):
+            return None
+        fitting = []
+        for name in names:
+            try:
+                one = catalog().identify(name, ollama=True)
+            except (UnknownModel, UnknownQuantization):
+                continue
+            if one.model is not None and one.model.architecture == checkpoint.model.architecture:
+                fitting.append(name)
+        return fitting[0] if len(fitting) == 1 else None
+
+    def _checkpoint(self, instance: Instance) -> Checkpoint | str | None:
+        """What the headers of its files say, or why they cannot be read; None while they are read, or when
+        the launch names no files.
+        """
+        from exporter.capacity.identity import is_path
+
+        said = instance.launch.model
+        if said is None or instance.orphaned or not is_path(said):
+            return None
+        path = _reached(instance, said)
+        if path is None:
+            return "not permitted"
+        now = time.monotonic()
+        known = self._checkpoints.get(instance.key)
+        failed = known is not None and known[1].done() and isinstance(known[1].result(), str)
+        if known is None or (failed and now - known[0] > _AGAIN_SECONDS):
+            work = asyncio.get_running_loop().run_in_executor(self._readers, _read_checkpoint, path, said)
+            known = self._checkpoints[instance.key] = (now, work)
+        return known[1].result() if known[1].done() else None
+
+    def _expected(
+        self, one: _Seen, shapes: Shapes, host: HostShape | None
+    ) -> tuple[Footprint | None, str, tuple[str, ...]]:
+        """What an instance should need on its devices, or why that is not known; and the devices' uuids."""
+        from exporter.capacity.identity import expected
+
+        if one.devices is None:
+            return None, "it holds no GPU yet", ()
+        here = [shape_at(index, shapes) for index in one.devices]
+        if any(shape is None for shape in here):
+            return None, "the size of one of its GPUs was never read here", ()
+        uuids = tuple(shapes[index][0] for index in one.devices)
+        launch = one.instance.launch
+        local = tuple(shape for shape in here if shape is not None)
+        devices, ranks = _over_nodes(local, uuids, launch.nodes or 1, launch.node_rank or 0)
+        said = one.said
+        facts = (said.engine_version, said.max_model_len, said.max_num_seqs) if said is not None else None
+        capacity = said.kv_capacity_tokens if said is not None and launch.max_model_len is None else None
+        basis = (launch, one.identity, devices, host, facts, capacity)
+        key = one.instance.key
+        known = self._footprints.get(key)
+        if known is None or known[0] != basis:
+            known = (basis, expected(launch, one.identity, said, devices, host))
+            self._footprints[key] = known
+        return (*known[1], ranks)
+
+    def _placed(
+        self, declared: Declared, one: _Seen, shapes: Shapes, host: HostShape | None
+    ) -> tuple[Declared, Running]:
+        """A declared deployment that runs; where its declaration gives no expectation, the launch's own."""
+        footprint, _, ranks = self._expected(one, shapes, host)
+        running = _running(one, footprint)
+        if declared.footprint is None and footprint is not None:
+            return replace(declared, footprint=footprint, ranks=ranks, problem=""), running
+        return declared, running
+
+    def _discovered(
+        self, name: str, one: _Seen, shapes: Shapes, host: HostShape | None
+    ) -> tuple[Declared, Running]:
+        footprint, problem, ranks = self._expected(one, shapes, host)
+        running = _running(one, footprint)
+        deployment = Declared(
+            name=name,
+            model=running.model or "unknown",
+            engine=running.engine,
+            required=False,
+            device_indices=one.devices or (),
+            ranks=ranks,
+            programs=(),
+            unit=None,
+            tp=running.tp or 1,
+            pp=running.pp or 1,
+            dp=running.dp or 1,
+            max_model_len=running.max_model_len,
+            max_num_seqs=running.max_num_seqs,
+            kv_cache_dtype=running.kv_cache_dtype,
+            footprint=footprint,
+            problem=problem,
+            origin="discovered",
+        )
+        return deployment, running
+
+    def _forget(self) -> None:
+        """Drop what was learned of processes that are gone."""
+        if self._found is None:
+            return
+        live = {one.key for one in self.instances}
+        for table in (self._checkpoints, self._said, self._identities, self._footprints):
+            for key in [key for key in table if key not in live]:
+                del table[key]
+        names = {_name(one.server) for one in self.instances}
+        self._results = {name: one for name, one in self._results.items() if name in names}
+
+
+def devices_of(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, ...] | None:
+    """Indices of an instance's devices: those it holds, else those it may see; None: not known yet.
+
+    Engines that also run on the processor have none while they hold none.
+    """
+    held = {
+        gpu.identity.index
+        for gpu in gpus
+        for process in (gpu.reading.processes or () if gpu.reading else ())
+        if process.pid in instance.pids
+    }
+    launch = instance.launch
+    wanted = (launch.gpus or 0) // (launch.nodes or 1)
+    if len(held) >= max(1, wanted):
+        return tuple(sorted(held))
+    if launch.engine in _ON_PROCESSORS:
+        return tuple(sorted(held))
+    visible = _visible(instance, gpus)
+    if visible and held <= set(visible) and len(visible) >= wanted:
+        return visible[: wanted or len(visible)]
+    return tuple(sorted(held)) or None
+
+
+_ON_PROCESSORS = frozenset({"llama.cpp", "llama-cpp-python", "ollama", "transformers"})
+
+
+def _visible(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, ...]:
+    by_name = {gpu.identity.uuid: gpu.identity.index for gpu in gpus}
+    indices = set(by_name.values())
+    found = []
+    for part in instance.visible_devices or ():
+        if part.isdigit() and int(part) in indices:
+            found.append(int(part))
+        else:
+            found += [index for uuid, index in by_name.items() if len(part) > 7 and uuid.startswith(part)]
+    return tuple(found)
+
+
+def _over_nodes(
+    local: tuple[DeviceShape, ...], uuids: tuple[str, ...], nodes: int, node_rank: int
+) -> tuple[tuple[DeviceShape, ...], tuple[str, ...]]:
+    """The devices of all nodes, taken to be alike; those of other nodes have no uuid."""
+    if not 1 < nodes <= 256 or not 0 <= node_rank < nodes:
+        return local, uuids
+    before, after = node_rank * len(local), (nodes - node_rank - 1) * len(local)
+    return local * nodes, ("",) * before + uuids + ("",) * after
+
+
+def _running(one: _Seen, footprint: Footprint | None) -> Running:
+    launch, said, result = one.instance.launch, one.said, one.result
+    fresh = result.telemetry if result is not None else None
+    speculative = launch.speculative
+    return Running(
+        engine=launch.variant or one.instance.engine,
+        engine_version=(said.engine_version if said is not None else None) or launch.engine_version,
+        model=one.identity.model_id or one.identity.shown,
+        model_known=one.identity.model_id is not None,
+        served_model=one.served,
+        quantization=footprint.quantization if footprint is not None else one.identity.quantization,
+        kv_cache_dtype=launch.kv_cache_dtype
+        or launch.cache_type_k
+        or (said.kv_cache_dtype if said is not None else None),
+        tp=launch.tp,
+        pp=launch.pp,
+        dp=launch.dp,
+        ep=launch.ep,
+        speculative=(speculative.method or "draft") if speculative is not None else None,
+        node_rank=launch.node_rank if (launch.nodes or 1) > 1 else None,
+        max_model_len=launch.max_model_len or (said.max_model_len if said is not None else None),
+        max_num_seqs=launch.max_num_seqs or (said.max_num_seqs if said is not None else None),
+        orphaned=one.instance.orphaned,
+        unit=one.instance.unit,
+        answered=None if result is None else result.telemetry is not None,
+        has_answered=said is not None,
+        state=None if result is None else str(result.state),
+        reason=None if result is None or result.reason is None else str(result.reason),
+        telemetry=None if fresh is None else replace(fresh, model=None, served_model=None, loaded_models=()),
+    )
+
+
+def _name(server: Process) -> str:
+    """What a target is called: its process, so that an answer of another one is never taken for its own."""
+    return f"{server.pid}:{server.start_ticks}"
+
+
+def _is_unified(launch: Launch) -> bool:
+    """Whether slots share one cache; where it is not said, they do if their number is left to llama.cpp."""
+    return launch.kv_unified if launch.kv_unified is not None else launch.max_num_seqs is None
+
+
+def _reached(instance: Instance, said: str) -> str | None:
+    """The path under which this process reaches a file that another one names; None where it may not."""
+    if instance.namespace is None or instance.folder is None or said.startswith("~"):
+        return None
+    path = PurePosixPath(said)
+    return f"{instance.namespace}{path if path.is_absolute() else PurePosixPath(instance.folder) / path}"
+
+
+def _read_checkpoint(path: str, said: str) -> Checkpoint | str:
+    """In a thread. A reader of its own: what a daemon needs of headers is their sums, not the headers."""
+    from exporter.capacity.checkpoints import NotRecognised, read_checkpoint
+    from exporter.models.checkpoint.reader import CheckpointReader
+    from exporter.models.checkpoint.tensors import HeaderError
+
+    try:
+        return read_checkpoint(path, CheckpointReader(), said=said)
+    except HeaderError as error:
+        return str(error.kind)
+    except NotRecognised:
+        return "its architecture is not known"
