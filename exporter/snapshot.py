@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from exporter.capacity.alert import Alert
 from exporter.capacity.assessment import Assessment
 from exporter.hardware.gpu import Gpu
 from exporter.hardware.host import HostReading
@@ -58,6 +59,8 @@ class Snapshot:
     reload: Reload
     workers_stuck: int
     clock_steps: int
+    alerts: tuple[Alert, ...] = ()
+    """what the daemon's own evaluation of the conditions says, pending and firing"""
 
 
 SCHEMA = 1
