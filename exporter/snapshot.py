@@ -42,6 +42,16 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
+class Receiver:
+    """One Alertmanager that the daemon tells of its alerts. `up`: whether it took the last push."""
+
+    name: str
+    up: bool
+    sent: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything, at one time. Times are Unix seconds."""
 
@@ -61,6 +71,7 @@ class Snapshot:
     clock_steps: int
     alerts: tuple[Alert, ...] = ()
     """what the daemon's own evaluation of the conditions says, pending and firing"""
+    receivers: tuple[Receiver, ...] = ()
 
 
 SCHEMA = 1

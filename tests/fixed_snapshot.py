@@ -6,6 +6,7 @@ worked out, so that these tests hold still when the arithmetic learns something.
 
 from __future__ import annotations
 
+from exporter.capacity.alert import Alert
 from exporter.capacity.assessment import Assessment, Bounds, Commitment, DeploymentStatus
 from exporter.capacity.attribution import Holding
 from exporter.capacity.comparison import Deviation, KvUse
@@ -23,7 +24,7 @@ from exporter.footprint.result import (
 )
 from exporter.hardware.gpu import Gpu, GpuIdentity, GpuProcess, GpuReading, GpuState
 from exporter.hardware.host import Cpu, HostReading, NumaNode
-from exporter.snapshot import Reload, Snapshot, Source
+from exporter.snapshot import Receiver, Reload, Snapshot, Source
 from exporter.units import GIB, MIB
 
 NOW_SECONDS = 1_767_225_600.0
@@ -131,6 +132,7 @@ def declared(
         kv_cache_dtype="fp8",
         footprint=None if problem else FOOTPRINT,
         problem=problem,
+        planned_tokens=None if problem else 12 * 32_768,
     )
 
 
@@ -149,6 +151,7 @@ RUNNING = Running(
     max_model_len=65_536,
     max_num_seqs=16,
     unit="vllm-r1.service",
+    started_seconds=NOW_SECONDS - 7200,
     answered=True,
     state="warm",
     telemetry=Telemetry(
@@ -171,7 +174,13 @@ FULL = Snapshot(
     host=HOST,
     assessment=Assessment(
         devices={
-            UUIDS[0]: Commitment(READING.memory_total_bytes or 0, Bounds(int(137.5 * GIB), int(142.5 * GIB)))
+            UUIDS[0]: Commitment(
+                READING.memory_total_bytes or 0,
+                Bounds(int(137.5 * GIB), int(142.5 * GIB)),
+                pending=Bounds(1 * GIB, 6 * GIB),
+                optional=Bounds(40 * GIB, 44 * GIB),
+                outgoing=60 * GIB,
+            )
         },
         held={
             UUIDS[0]: (
@@ -191,9 +200,11 @@ FULL = Snapshot(
                 running_as=RUNNING,
                 matches={"model": True, "tp": True, "max_model_len": False},
                 deviation={UUIDS[0]: Deviation(-2 * GIB, -0.018)},
+                tolerance={UUIDS[0]: 6 * GIB},
                 resident_ratio=0.875,
                 kv=KvUse(360_000, 90_000, 0.25),
                 plan_error={"kv_cache": 0.0187},
+                plan_shortfall_tokens=31_072,
             ),
             DeploymentStatus(
                 declared("v9", "deepseek-ai/DeepSeek-V9", "unknown model 'deepseek-ai/DeepSeek-V9'"),
@@ -206,13 +217,41 @@ FULL = Snapshot(
     sources=(
         Source("nvml", "up", True, NOW_SECONDS, 0.031, {"gpu_lost": 1}, worker_restarts=1),
         Source("host", "up", True, NOW_SECONDS, 0.002),
-        Source("processes", "unreadable", True, None, 0.0, {"unreadable": 4}),
+        Source("processes", "up", True, NOW_SECONDS, 0.004),
+        Source("engines", "unreadable", True, None, 0.0, {"timeout": 4}),
     ),
     thresholds={"vram_overcommit_ratio": 1.0, "source_stale_seconds": 60.0},
     pool="production",
     reload=Reload(True, NOW_SECONDS - 3600),
     workers_stuck=0,
     clock_steps=0,
+    alerts=(
+        Alert(
+            name="DeepSeekGpuLost",
+            severity="critical",
+            subject={"gpu": "1", "uuid": UUIDS[1]},
+            firing=True,
+            active_since_seconds=NOW_SECONDS - 300,
+            firing_since_seconds=NOW_SECONDS - 180,
+            held=False,
+            summary="GPU 1 of gpu-01:9671 is lost: state lost. Deployments: r1.",
+            description="A device that this host has does not answer.",
+            runbook_url="docs/ALERTS.md#deepseekgpulost",
+        ),
+        Alert(
+            name="DeepSeekVramOvercommitLikely",
+            severity="warning",
+            subject={"gpu": "0", "uuid": UUIDS[0]},
+            firing=False,
+            active_since_seconds=NOW_SECONDS - 60,
+            firing_since_seconds=None,
+            held=False,
+            summary="GPU 0 of gpu-01:9671 may be overcommitted.",
+            description="If what is only estimated turns out at its high end, this device does not suffice.",
+            runbook_url="docs/ALERTS.md#deepseekvramovercommitlikely",
+        ),
+    ),
+    receivers=(Receiver("alertmanager.example:9093", False, 17, 2),),
 )
 
 EMPTY = Snapshot(

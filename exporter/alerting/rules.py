@@ -6,47 +6,54 @@ documentation's, and no newer than Prometheus 2.42, the first to know `keep_firi
 
 from __future__ import annotations
 
+import re
 import string
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
+from exporter.alerting.records import CAPACITY, GROUPS, HOST_LABELS, Record
 from exporter.capacity.conditions import CONDITIONS
 from exporter.capacity.terms import (
+    HOLD_SECONDS,
     Above,
+    AboveSeries,
+    AgedAtLeast,
     AgedAtMost,
     AllOf,
     AnyOf,
+    AtMost,
+    Below,
+    Comparison,
     Condition,
     EqualTo,
     Expression,
     Fact,
+    Fold,
     Form,
     FromOutside,
     Grown,
+    Positive,
     RateAbove,
     Series,
     Some,
+    Steady,
     Subject,
     Unless,
+    WillExceed,
+    Within,
     Witness,
 )
-
-# The scraper's labels that name one host; every join stays within them, so one Prometheus serves many hosts.
-HOST_LABELS = ("instance", "job")
-
-# An alert that fires keeps its state this long without data. Bounded, because a host taken out of service
-# while overcommitted would else page for ever; GpuLost, MonitoringBlind or ExporterDown speak before that.
-HOLD = "1h"
 
 # Families whose value is this daemon's clock at its latest snapshot.
 _SNAPSHOT_TIME = "deepseek_exporter_snapshot_timestamp_seconds"
 
 
-class RecordingRule(TypedDict):
+class RecordingRule(TypedDict, total=False):
     record: str
     expr: str
+    labels: dict[str, str]
 
 
 # PromQL's word `for` is a keyword of Python, hence the functional form.
@@ -63,9 +70,10 @@ AlertingRule = TypedDict(
 )
 
 
-class RuleGroup(TypedDict):
+class RuleGroup(TypedDict, total=False):
     name: str
-    rules: list[RecordingRule] | list[AlertingRule]
+    interval: str
+    rules: list[RecordingRule | AlertingRule]
 
 
 class RuleFile(TypedDict):
@@ -81,61 +89,69 @@ class PackOptions:
     dashboard_base: str = "/d/deepseek-capacity-overview"
 
 
-# Levels upwards from one deployment or device; boards and capacity reviews read these, alerts do not.
-RECORDING_RULES: tuple[tuple[str, str], ...] = (
-    (
-        "device:deepseek_expected_gpu_memory_bytes:sum",
-        "sum by (instance, job, gpu, uuid) (deepseek_expected_gpu_memory_bytes)",
-    ),
-    (
-        "deployment:deepseek_expected_gpu_memory_bytes:sum",
-        "sum by (instance, job, deployment) (deepseek_expected_gpu_memory_bytes)",
-    ),
-    (
-        "deployment:deepseek_expected_host_memory_bytes:sum",
-        "sum by (instance, job, deployment) (deepseek_expected_host_memory_bytes)",
-    ),
-    (
-        "host:deepseek_gpu_memory_headroom_bytes:min",
-        "min by (instance, job, bound) (deepseek_gpu_memory_headroom_bytes)",
-    ),
-    (
-        "host:deepseek_gpu_memory_overcommit_ratio:max",
-        "max by (instance, job, bound) (deepseek_gpu_memory_overcommit_ratio)",
-    ),
-    (
-        "fleet:deepseek_gpu_memory_headroom_bytes:min",
-        "min by (job, bound) (deepseek_gpu_memory_headroom_bytes)",
-    ),
-    (
-        "fleet:deepseek_host_memory_headroom_bytes:min",
-        "min by (job, bound) (deepseek_host_memory_headroom_bytes)",
-    ),
-)
-
-
 def rule_file(conditions: Iterable[Condition] = CONDITIONS, options: PackOptions | None = None) -> RuleFile:
-    """The whole pack: recording rules, then alerts about capacity and devices, then about the monitoring."""
+    """The whole pack: in each group first what is recorded, then the alerts that read it."""
     chosen = options or PackOptions()
-    capacity: list[AlertingRule] = []
-    monitoring: list[AlertingRule] = []
+    alerts: dict[str, list[RecordingRule | AlertingRule]] = {}
     for condition in conditions:
-        (monitoring if condition.about_monitoring else capacity).append(alerting_rule(condition, chosen))
-    recording: list[RecordingRule] = [{"record": name, "expr": expr} for name, expr in RECORDING_RULES]
-    return {
-        "groups": [
-            {"name": "deepseek-capacity.rules", "rules": recording},
-            {"name": "deepseek-capacity.alerts", "rules": capacity},
-            {"name": "deepseek-monitoring.alerts", "rules": monitoring},
-        ]
-    }
+        alerts.setdefault(group_of(condition), []).extend(rules_of(condition, chosen))
+    groups: list[RuleGroup] = []
+    for group in GROUPS:
+        rules: list[RecordingRule | AlertingRule] = [*map(_recording, group.records)]
+        if group is CAPACITY:
+            rules += map(_recording, _seen_records())
+        rules += alerts.pop(group.name, [])
+        written: RuleGroup = {"name": f"deepseek-{group.name}"}
+        if group.interval_seconds:
+            written["interval"] = _duration(group.interval_seconds)
+        written["rules"] = rules
+        groups.append(written)
+    return {"groups": groups}
+
+
+def group_of(condition: Condition) -> str:
+    """Name of the group whose records and pace an alert needs."""
+    if condition.about_monitoring:
+        return "monitoring"
+    if condition.subject is Subject.POOL:
+        return "fleet"
+    if condition.subject is Subject.RESOURCE:
+        return "forecast"
+    return "trends" if _looks_back(condition.expression) else "capacity"
+
+
+def _looks_back(node: Expression) -> bool:
+    """Whether it reads long windows, which are cheap only from a series that is recorded seldom."""
+    match node:
+        case AllOf(parts) | AnyOf(parts):
+            return any(_looks_back(part) for part in parts)
+        case Unless(base, exempt):
+            return _looks_back(base) or _looks_back(exempt)
+        case Within(part):
+            return _looks_back(part)
+    return isinstance(node, WillExceed | Steady)
+
+
+def _recording(record: Record) -> RecordingRule:
+    rule: RecordingRule = {"record": record.name, "expr": record.expr}
+    if record.labels:
+        rule["labels"] = dict(record.labels)
+    return rule
+
+
+def rules_of(condition: Condition, options: PackOptions) -> list[RecordingRule | AlertingRule]:
+    """One condition as an alerting rule, after the record of its state where it keeps that by last values."""
+    alert = alerting_rule(condition, options)
+    if not condition.keeps_state:
+        return [alert]
+    return [{"record": _holds(condition), "expr": expression(condition, options)}, alert]
 
 
 def alerting_rule(condition: Condition, options: PackOptions) -> AlertingRule:
     """One condition as a Prometheus alerting rule."""
     return {
         "alert": condition.name,
-        "expr": expression(condition, options),
+        "expr": _holds(condition) if condition.keeps_state else expression(condition, options),
         "for": _duration(condition.for_seconds),
         "keep_firing_for": _duration(condition.keep_firing_for_seconds),
         "labels": {"severity": condition.severity.value},
@@ -149,93 +165,176 @@ def alerting_rule(condition: Condition, options: PackOptions) -> AlertingRule:
 
 
 def expression(condition: Condition, options: PackOptions) -> str:
-    """PromQL that is true where the condition is; where the condition keeps its state, through a gap too."""
-    now = _promql(condition.expression, condition.subject, options)
-    if condition.witness is not None:
-        return f"{now}\nor\n{_while_absent(condition, condition.witness)}"
-    if not condition.keeps_state:
-        return now
-    observed = _observed(condition)
-    same = _on(condition.subject)
-    # Present data alone can start it, so a gap never fires. What fires already, and was true of the last
-    # value, goes on without data; the alert's own series is the memory of "fires already".
-    return (
-        f"{now}\n"
-        "or\n"
-        f"{_bracketed(_comparison(observed, HOLD))}\n"
-        f"and {same} {_firing(condition)}\n"
-        f"unless {same} {_selector(observed.series)}"
-    )
+    """PromQL that is true where the condition is; where the condition keeps its state, through a gap too.
 
-
-def _while_absent(condition: Condition, witness: Witness) -> str:
-    """The alert itself while its witness does not speak, for as long as `HOLD`.
-
-    It must have been true at the evaluation before: one that only lingers would be revived.
+    Present data alone can start it, so a gap never fires. While data are missing, what fires already goes on
+    for `HOLD_SECONDS`; the alert's own series is the memory of "fires already". One that is kept firing
+    beyond its end must not be revived by a gap, so whether it held at last sight is recorded, and the record
+    reads itself. All of it looks at present samples only: ranges over every device would cost seconds.
     """
-    if condition.keep_firing_for_seconds:
-        raise TypeError(f"{condition.name}: what is kept beyond its end cannot have a witness")
-    same = _on(witness.subject)
-    selector = _selector(witness.series)
-    return (
-        f"max without (alertname, alertstate, severity) ({_firing(condition)})\n"
-        f"and {same} {_over(HOLD, selector)}\n"
-        f"unless {same} {selector}"
+    now = _Writer(options).of(condition.expression, condition.subject)
+    if not condition.held:
+        return now
+    if condition.keep_firing_for_seconds and not condition.keeps_state:
+        raise TypeError(
+            f"{condition.name}: what is kept beyond its end must keep its state by its last values"
+        )
+    if condition.keeps_state:
+        before = f"{_holds(condition)}\nand {_on(condition.subject)} {_firing(condition)}"
+    else:
+        before = f"max without (alertname, alertstate, severity) ({_firing(condition)})"
+    witnesses = _witnesses(condition)
+    seen = "".join(f"and {_on(one.subject)} {seen_record(one)}\n" for one in witnesses)
+    present = " and ".join(
+        (f"{_on(one.subject)} " if number else "") + _selector(one.series)
+        for number, one in enumerate(witnesses)
     )
+    bracketed = f"({present})" if len(witnesses) > 1 else present
+    return f"{now}\nor\n{before}\n{seen}unless {_on(witnesses[0].subject)} {bracketed}"
+
+
+def seen_record(witness: Witness) -> str:
+    """Name of the record that is there while a witness speaks, and for `HOLD_SECONDS` after it spoke last."""
+    return f"{witness.subject.value}:{witness.series.family}:seen{_HOLD}"
+
+
+def _witnesses(condition: Condition) -> list[Witness]:
+    """What tells a gap, the most particular one first, since its labels remain: the witnesses, or where there
+    are none the one series that is compared.
+    """
+    if condition.witnesses:
+        return sorted(condition.witnesses, key=lambda one: -len(one.subject.identity))
+    node = condition.expression
+    compared = node.base if isinstance(node, Unless) else node
+    if not isinstance(compared, Comparison):
+        raise TypeError(f"{condition.name}: needs a witness to keep the state of several series")
+    return [Witness(compared.series, condition.subject)]
+
+
+def _holds(condition: Condition) -> str:
+    """Name of the record of where a condition holds, or held at last sight."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", condition.name.removeprefix("DeepSeek")).lower()
+    return f"{condition.subject.value}:deepseek_{words}:holds"
+
+
+def _seen_records() -> Iterable[Record]:
+    """What tells whether each witness spoke within `HOLD_SECONDS`: by its last sample's time, carried on."""
+    for witness in {
+        seen_record(one): one for condition in CONDITIONS if condition.held for one in _witnesses(condition)
+    }.values():
+        name = seen_record(witness)
+        at = _subject_only(witness.series, f"timestamp({witness.series.family})")
+        yield Record(name, f"{at}\nor\n({name} > time() - {HOLD_SECONDS})")
 
 
 def _firing(condition: Condition) -> str:
-    return f'ALERTS{{alertname="{condition.name}", alertstate="firing"}}'
+    # An alert of two severities is two alerts.
+    severity = f', severity="{condition.severity}"' if condition.subject is Subject.RESOURCE else ""
+    return f'ALERTS{{alertname="{condition.name}", alertstate="firing"{severity}}}'
 
 
-def _observed(condition: Condition) -> Above | EqualTo:
-    """The comparison that a gap must not undo: the condition, less its exemptions."""
-    node = condition.expression
-    if isinstance(node, Unless):
-        node = node.base
-    if isinstance(node, Above | EqualTo):
-        return node
-    raise TypeError(f"{condition.name}: only a comparison of one series can keep its state through a gap")
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes expressions as PromQL."""
 
+    options: PackOptions
 
-def _promql(node: Expression, subject: Subject, options: PackOptions) -> str:
-    same = _on(subject)
-    match node:
-        case FromOutside(promql):
-            return string.Template(promql).substitute(jobs=options.jobs)
-        case Above() | EqualTo():
-            return _comparison(node)
-        case Some(series):
-            kept = ", ".join((*HOST_LABELS, *subject.identity))
-            return f"max by ({kept}) ({_selector(series)}) > 0"
-        case RateAbove(series, threshold, window):
-            grown = _subject_only(series, f"rate({_selector(series)}[{_duration(window)}])")
-            return f"{grown}\n> {_joined()} {_threshold(threshold)}"
-        case Grown(series, window):
-            return f"{_subject_only(series, f'increase({_selector(series)}[{_duration(window)}])')} > 0"
-        case AgedAtMost(series, threshold):
-            at = _subject_only(series, _selector(series))
-            age = f"{_SNAPSHOT_TIME}\n- on ({', '.join(HOST_LABELS)}) group_right ()\n{at}"
-            return f"{_bracketed(age)}\n<= {_joined()} {_threshold(threshold)}"
-        case AllOf(parts):
-            return f"\nand {same}\n".join(_nested(part, subject, options) for part in parts)
-        case AnyOf(parts):
-            return "\nor\n".join(_nested(part, subject, options) for part in parts)
-        case Unless(base, exempt):
-            return f"{_nested(base, subject, options)}\nunless {same}\n{_nested(exempt, subject, options)}"
+    def of(self, node: Expression, subject: Subject) -> str:
+        """The expression, true where the condition is."""
+        match node:
+            case FromOutside(promql):
+                return string.Template(promql).substitute(jobs=self.options.jobs)
+            case Above() | Positive() | AtMost() | Below() | AboveSeries() | EqualTo():
+                return self._comparison(node, subject)
+            case AllOf(parts):
+                return self._all(parts, subject)
+            case AnyOf(parts):
+                return "\nor\n".join(self._nested(part, subject) for part in parts)
+            case Unless(base, exempt):
+                both = self._nested(base, subject), self._nested(exempt, subject)
+                return f"{both[0]}\nunless {_on(subject)}\n{both[1]}"
+            case Within(part, wider):
+                return self.of(part, wider)
+        return self._leaf(node, subject)
 
+    def _leaf(self, node: Expression, subject: Subject) -> str:
+        match node:
+            case Some(series):
+                kept = ", ".join((*HOST_LABELS, *subject.identity))
+                return f"max by ({kept}) ({self._value(series)}) > 0"
+            case RateAbove(series, threshold, window):
+                grown = _subject_only(series, f"rate({_selector(series)}[{_duration(window)}])")
+                return f"{grown}\n> {_joined()} {self._threshold(threshold)}"
+            case Grown(series, window):
+                grown = _subject_only(series, f"increase({_selector(series)}[{_duration(window)}])")
+                return f"{grown} > 0"
+            case AgedAtMost(series, threshold):
+                return f"{self._age(series)}\n<= {_joined()} {self._threshold(threshold)}"
+            case AgedAtLeast(series, threshold):
+                return f"{self._age(series)}\n> {_joined()} {self._threshold(threshold)}"
+            case WillExceed():
+                return self._will_exceed(node, subject)
+            case Steady(series, window):
+                name, over = _selector(series), _duration(window)
+                same = f"(max_over_time({name}[{over}]) == min_over_time({name}[{over}]))"
+                return f"{same}\nand {name} offset {over}"
+        raise TypeError(f"no PromQL for {type(node).__name__}")
 
-def _nested(node: Expression, subject: Subject, options: PackOptions) -> str:
-    text = _promql(node, subject, options)
-    return _bracketed(text) if isinstance(node, AllOf | AnyOf | Unless) else text
+    def _all(self, parts: tuple[Expression, ...], subject: Subject) -> str:
+        text = self._nested(parts[0], subject)
+        for part in parts[1:]:
+            wider = part.subject if isinstance(part, Within) else subject
+            text += f"\nand {_on(wider)}\n{self._nested(part, wider)}"
+        return text
 
+    def _nested(self, node: Expression, subject: Subject) -> str:
+        if isinstance(node, Within):
+            return self._nested(node.part, node.subject)
+        text = self.of(node, subject)
+        return _bracketed(text) if isinstance(node, AllOf | AnyOf | Unless | WillExceed | Steady) else text
 
-def _comparison(node: Above | EqualTo, window: str = "") -> str:
-    selector = _over(window, _selector(node.series)) if window else _lately(node.series)
-    observed = _subject_only(node.series, selector)
-    if isinstance(node, EqualTo):
-        return f"{observed} == {node.value}"
-    return f"{observed}\n> {_joined()} {_over(window, _threshold(node.threshold))}"
+    def _comparison(self, node: Comparison, subject: Subject) -> str:
+        observed = _subject_only(node.series, self._value(node.series))
+        match node:
+            case EqualTo(_, value):
+                return f"{observed} == {value}"
+            case Positive():
+                return f"{observed} > 0"
+            case Above(_, threshold):
+                return f"{observed}\n> {_joined()} {self._threshold(threshold)}"
+            case AtMost(_, threshold):
+                return f"{observed}\n<= {_joined()} {self._threshold(threshold)}"
+            case Below(_, threshold, negative):
+                limit = self._threshold(threshold)
+                return f"{observed}\n< {_joined()} {f'(-{limit})' if negative else limit}"
+            case AboveSeries(_, limit_series):
+                limit = _subject_only(limit_series, self._value(limit_series))
+                return f"{observed}\n> {_on(subject)} group_left () {limit}"
+
+    def _will_exceed(self, node: WillExceed, subject: Subject) -> str:
+        name, limit = _selector(node.series), _selector(node.limit)
+        same = _on(subject)
+        lines = [
+            f"predict_linear({name}[{_duration(window)}], {node.ahead_seconds})"
+            f"\n> {same} group_left () {limit}"
+            for window in node.windows_seconds
+        ]
+        rise = f"{name} - {name} offset {_duration(node.windows_seconds[0])}"
+        lines.append(f"({rise} > {_joined()} {self._threshold(node.least_growth)})")
+        return f"\nand {same}\n".join(lines)
+
+    def _value(self, series: Series) -> str:
+        value = _selector(series)
+        if series.lately_seconds:
+            value = f"max_over_time({value}[{_duration(series.lately_seconds)}])"
+        return f"abs({value})" if series.absolute else value
+
+    def _threshold(self, name: str) -> str:
+        return f'deepseek_threshold{{name="{name}"}}'
+
+    def _age(self, series: Series) -> str:
+        at = _subject_only(series, _selector(series))
+        return _bracketed(f"{_SNAPSHOT_TIME}\n- on ({', '.join(HOST_LABELS)}) group_right ()\n{at}")
 
 
 def _bracketed(promql: str) -> str:
@@ -246,19 +345,15 @@ def _over(window: str, selector: str) -> str:
     return f"last_over_time({selector}[{window}])" if window else selector
 
 
-def _lately(series: Series, more: Iterable[str] = ()) -> str:
-    selector = _selector(series, more)
-    if not series.lately_seconds:
-        return selector
-    return f"max_over_time({selector}[{_duration(series.lately_seconds)}])"
-
-
 def _subject_only(series: Series, promql: str) -> str:
     # The labels that chose the samples are no part of the subject: `bound` must not split an alert.
-    return f"{series.fold} without ({', '.join(series.aside)}) ({promql})" if series.aside else promql
+    folded = series.aside and not series.recorded
+    return f"{series.fold} without ({', '.join(series.aside)}) ({promql})" if folded else promql
 
 
 def _selector(series: Series, more: Iterable[str] = ()) -> str:
+    if series.recorded:
+        return series.recorded
     matchers = [
         *(f'{name}="{value}"' for name, value in series.labels),
         *(f'{name}=~"{"|".join(values)}"' for name, values in series.choices),
@@ -267,27 +362,33 @@ def _selector(series: Series, more: Iterable[str] = ()) -> str:
     return f"{series.family}{{{', '.join(matchers)}}}" if matchers else series.family
 
 
-def _threshold(name: str) -> str:
-    return f'deepseek_threshold{{name="{name}"}}'
-
-
 def _joined() -> str:
     return f"on ({', '.join(HOST_LABELS)}) group_left ()"
 
 
 def _on(subject: Subject) -> str:
-    return f"on ({', '.join((*HOST_LABELS, *subject.identity))})"
+    return f"on ({', '.join((*_scrape_labels(subject), *subject.identity))})"
+
+
+def _scrape_labels(subject: Subject) -> tuple[str, ...]:
+    """The scraper's labels that a subject has: those of one host, or the job of all."""
+    return HOST_LABELS if subject.of_one_host else ("job",)
 
 
 def _duration(seconds: int) -> str:
+    if seconds >= 7200 and seconds % 3600 == 0:
+        return f"{seconds // 3600}h"
     return f"{seconds // 60}m" if seconds % 60 == 0 else f"{seconds}s"
+
+
+_HOLD = f"{HOLD_SECONDS // 3600}h"
 
 
 def _sentence(condition: Condition, template: str) -> str:
     """A condition's template in Prometheus' template language."""
     words = {
         "host": "{{ $labels.instance }}",
-        "value": "{{ $value | humanizePercentage }}",
+        "value": f"{{{{ $value {_FORMAT[condition.value_form]} }}}}{_UNIT.get(condition.value_form, '')}",
         **{label: f"{{{{ $labels.{label} }}}}" for label in condition.subject.labels},
         **{fact.name: _looked_up(fact, condition) for fact in condition.facts},
     }
@@ -296,43 +397,61 @@ def _sentence(condition: Condition, template: str) -> str:
     )
 
 
+_FORMAT = {
+    Form.BYTES: "| humanize1024",
+    Form.NUMBER: "| humanize",
+    Form.RATIO: "| humanizePercentage",
+    Form.AGE: "| humanizeDuration",
+    Form.SHARE: "| humanizePercentage",
+    Form.COUNT: '| printf "%.0f"',
+}
+_UNIT = {Form.BYTES: "B", Form.AGE: " ago"}
+
+
 def _looked_up(fact: Fact, condition: Condition) -> str:
-    of_subject = (*HOST_LABELS, *condition.subject.labels)
+    subject = fact.about or condition.subject
+    of_subject = (*_scrape_labels(subject), *subject.labels)
     selector = _selector(fact.series, of_subject)
     values = " ".join(f"$labels.{label}" for label in of_subject)
+    found = f"printf `{_query(fact, selector, condition)}` {values} | query"
+    if fact.form in (Form.LABEL, Form.PAIRS):
+        several = f"{{{{ if $i }}}}, {{{{ end }}}}{{{{ $sample.Labels.{fact.label} }}}}"
+        if fact.form is Form.PAIRS:
+            several += " {{ $sample.Value | humanizePercentage }}"
+        return (
+            f'{{{{ range $i, $sample := {found} | sortByLabel "{fact.label}" }}}}{several}'
+            f"{{{{ else }}}}{fact.otherwise}{{{{ end }}}}"
+        )
+    shown = f"{{{{ . | first | value {_FORMAT[fact.form]} }}}}{_UNIT.get(fact.form, '')}"
+    return f"{{{{ with {found} }}}}{shown}{{{{ else }}}}{fact.otherwise}{{{{ end }}}}"
+
+
+def _query(fact: Fact, selector: str, condition: Condition) -> str:
+    """PromQL whose first sample, or whose samples, tell the fact."""
     window = _duration(fact.window_seconds)
     match fact.form:
-        case Form.BYTES:
-            query = _over(HOLD if condition.held else "", selector)
-            shown = "{{ . | first | value | humanize1024 }}B"
-        case Form.NUMBER:
-            query = _over(HOLD if condition.held else "", selector)
-            shown = "{{ . | first | value | humanize }}"
         case Form.AGE:
-            query = f"time() - {selector}"
-            shown = "{{ . | first | value | humanizeDuration }} ago"
+            return f"time() - {selector}"
         case Form.SHARE:
-            query = f"rate({selector}[{window}])"
-            shown = "{{ . | first | value | humanizePercentage }}"
+            return f"rate({selector}[{window}])"
         case Form.COUNT:
-            query = f"increase({selector}[{window}])"
-            shown = '{{ . | first | value | printf "%.0f" }}'
+            return f"increase({selector}[{window}])"
+        case Form.PAIRS:
+            return f"sum by ({fact.label}) ({selector})"
+        case Form.LABEL if fact.zero:
+            return f"count by ({fact.label}) ({selector} == 0)"
         case Form.LABEL:
-            query = f"count by ({fact.label}) ({_lately(fact.series, of_subject)} > 0)"
-            several = f"{{{{ if $i }}}}, {{{{ end }}}}{{{{ $sample.Labels.{fact.label} }}}}"
-            found = f'printf `{query}` {values} | query | sortByLabel "{fact.label}"'
-            return (
-                f"{{{{ range $i, $sample := {found} }}}}{several}{{{{ else }}}}{fact.otherwise}{{{{ end }}}}"
-            )
-    return (
-        f"{{{{ with printf `{query}` {values} | query }}}}{shown}{{{{ else }}}}{fact.otherwise}{{{{ end }}}}"
-    )
+            lately = fact.series.lately_seconds
+            chosen = f"max_over_time({selector}[{_duration(lately)}])" if lately else selector
+            return f"count by ({fact.label}) ({chosen} > 0)"
+    value = _over(_HOLD if condition.held else "", selector)
+    return f"sum({value})" if fact.series.fold is Fold.SUM else value
 
 
 def _dashboard_url(condition: Condition, options: PackOptions) -> str:
-    if condition.subject is Subject.FLEET:
+    if not condition.subject.of_one_host:
         return options.dashboard_base
     chosen = "?var-instance={{ $labels.instance | urlquery }}"
-    if condition.subject is Subject.DEVICE:
+    if "gpu" in condition.subject.labels:
         chosen += "&var-gpu={{ $labels.gpu | urlquery }}"
     return options.dashboard_base + chosen

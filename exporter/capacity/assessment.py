@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from exporter.capacity import attribution, comparison
+from exporter.capacity import attribution, comparison, rollout
 from exporter.capacity.attribution import Holding
 from exporter.capacity.comparison import Deviation, KvUse
 from exporter.capacity.joining import differences
 from exporter.capacity.observation import Declared, Observation, Running
+from exporter.capacity.tolerance import Tolerance
 from exporter.engines.process import ProcessMemory
 from exporter.footprint.result import Term
-from exporter.hardware.gpu import GpuReading
+from exporter.hardware.gpu import Gpu, GpuReading
 from exporter.hardware.host import HostReading
 
 LOADED_SHARE = 0.98
@@ -37,6 +38,10 @@ class Bounds:
         """Both ends raised to `floor`."""
         return Bounds(max(self.low, floor), max(self.high, floor))
 
+    def beyond(self, part: int) -> Bounds:
+        """What of both ends lies above `part`."""
+        return Bounds(max(self.low - part, 0), max(self.high - part, 0))
+
     def items(self) -> tuple[tuple[str, int], tuple[str, int]]:
         """("low", bytes), ("high", bytes)"""
         return ("low", self.low), ("high", self.high)
@@ -51,6 +56,14 @@ class Commitment:
 
     capacity: int
     committed: Bounds
+    pending: Bounds = ZERO
+    """of the committed bytes, those that are still to be loaded: by a deployment that loads, or one that is
+    required and does not run"""
+    optional: Bounds | None = None
+    """what the largest optional deployment that does not run would need beside them; None: there is none"""
+    outgoing: int | None = None
+    """of the committed bytes (low end), those of deployments that a younger generation of themselves is about
+    to replace; None: no roll-out goes on"""
 
     @property
     def headroom(self) -> Bounds:
@@ -63,6 +76,20 @@ class Commitment:
         if self.capacity <= 0:
             return {}
         return {bound: size / self.capacity for bound, size in self.committed.items()}
+
+    @property
+    def optional_ratio(self) -> dict[str, float]:
+        """What `overcommit_ratio` would be if the largest optional deployment started, where there is one."""
+        if self.optional is None or self.capacity <= 0:
+            return {}
+        return {bound: size / self.capacity for bound, size in (self.committed + self.optional).items()}
+
+    @property
+    def settled_ratio(self) -> float | None:
+        """What `overcommit_ratio` (low) will be when the roll-out is over; None while none goes on."""
+        if self.outgoing is None or self.capacity <= 0:
+            return None
+        return (self.committed.low - self.outgoing) / self.capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +105,15 @@ class DeploymentStatus:
     """declared field → whether what runs has the same"""
     deviation: Mapping[str, Deviation] = field(default_factory=dict)
     """device → observed − expected"""
+    tolerance: Mapping[str, int] = field(default_factory=dict)
+    """device → bytes by which the two may differ"""
     resident_ratio: float | None = None
     kv: KvUse | None = None
     plan_error: Mapping[str, float] = field(default_factory=dict)
+    plan_shortfall_tokens: int | None = None
+    """planned tokens − KV capacity, by the engine's word or the optimistic end of the estimate; also while it
+    does not run
+    """
 
     @property
     def running(self) -> bool:
@@ -103,9 +136,20 @@ class Assessment:
     """device → bytes of KV pools that no request uses now"""
 
 
-def assess(observation: Observation, *, gpu_margin: int, host_margin: int) -> Assessment:
-    """Judge one observation; the margins are bytes that are never promised."""
+def assess(
+    observation: Observation,
+    *,
+    gpu_margin: int,
+    host_margin: int,
+    tolerance: Tolerance | None = None,
+    rollout_seconds: float = 0.0,
+) -> Assessment:
+    """Judge one observation; the margins are bytes that are never promised.
+
+    ``rollout_seconds``: how long two generations of one deployment on a device count as a roll-out.
+    """
     owned = observation.owned
+    outgoing = rollout.outgoing(observation, rollout_seconds)
     held = {
         gpu.identity.uuid: holdings
         for gpu in observation.gpus
@@ -113,9 +157,12 @@ def assess(observation: Observation, *, gpu_margin: int, host_margin: int) -> As
     }
     host_held = attribution.host_holdings(owned, observation.memory)
     devices = {
-        gpu.identity.uuid: Commitment(
+        gpu.identity.uuid: _device_commitment(
+            gpu.identity.uuid,
             _device_capacity(gpu.reading, gpu_margin),
-            _device_committed(gpu.identity.uuid, held[gpu.identity.uuid], observation.declared, owned),
+            held,
+            observation,
+            outgoing.get(gpu.identity.uuid),
         )
         for gpu in observation.gpus
         if gpu.reading and gpu.identity.uuid in held and gpu.reading.memory_total_bytes is not None
@@ -127,7 +174,8 @@ def assess(observation: Observation, *, gpu_margin: int, host_margin: int) -> As
         host = Commitment(
             observation.host.memory_total_bytes - host_margin, committed + Bounds(host_other, host_other)
         )
-    statuses = tuple(_status(one, observation, held, host_held) for one in observation.declared)
+    allowed = tolerance or Tolerance()
+    statuses = tuple(_status(one, observation, held, host_held, allowed) for one in observation.declared)
     return Assessment(devices, held, host, host_held, host_other, statuses, _reclaimable(observation, held))
 
 
@@ -136,13 +184,15 @@ def _status(
     observation: Observation,
     held: Mapping[str, tuple[Holding, ...]],
     host_held: Mapping[str, ProcessMemory],
+    tolerance: Tolerance,
 ) -> DeploymentStatus:
     pids = observation.owned.get(deployment.name, frozenset())
     running = observation.running.get(deployment.name) if pids else None
     loaded = _state(deployment, observation.owned, held, host_held)
-    if not pids:
-        return DeploymentStatus(deployment, loaded, pids)
     telemetry = running.telemetry if running is not None else None
+    shortfall = comparison.plan_shortfall(deployment, telemetry)
+    if not pids:
+        return DeploymentStatus(deployment, loaded, pids, plan_shortfall_tokens=shortfall)
     is_declared = deployment.origin == "declared"
     return DeploymentStatus(
         deployment,
@@ -150,10 +200,12 @@ def _status(
         pids,
         running_as=running,
         matches=differences(deployment, running) if running is not None and is_declared else {},
-        deviation=comparison.deviations(deployment, held),
+        deviation=(deviation := comparison.deviations(deployment, held, _untold(observation.gpus, pids))),
+        tolerance=comparison.tolerances(deployment, deviation, tolerance),
         resident_ratio=comparison.resident_ratio(deployment, host_held.get(deployment.name)),
         kv=comparison.kv_use(deployment, telemetry),
         plan_error=comparison.plan_errors(deployment, telemetry),
+        plan_shortfall_tokens=shortfall,
     )
 
 
@@ -193,23 +245,57 @@ def _device_capacity(reading: GpuReading, margin: int) -> int:
     return reading.memory_total_bytes - (reading.memory_reserved_bytes or 0) - margin
 
 
-def _device_committed(
+def _untold(gpus: Iterable[Gpu], pids: frozenset[int]) -> frozenset[str]:
+    """Devices whose driver does not say what these processes hold."""
+    return frozenset(
+        gpu.identity.uuid
+        for gpu in gpus
+        if gpu.reading is not None
+        and (
+            gpu.reading.processes is None
+            or any(one.pid in pids and one.used_bytes is None for one in gpu.reading.processes)
+        )
+    )
+
+
+def _device_commitment(
     uuid: str,
-    holdings: Iterable[Holding],
-    declared: Iterable[Declared],
-    owned: Mapping[str, frozenset[int]],
-) -> Bounds:
+    capacity: int,
+    held: Mapping[str, tuple[Holding, ...]],
+    observation: Observation,
+    outgoing: frozenset[str] | None,
+) -> Commitment:
     """What runs counts as what it holds and may still take; what must find room, as expected."""
-    held = {one.holder: one.size_bytes for one in holdings if one.kind == "deployment"}
-    strangers = sum(one.size_bytes for one in holdings if one.kind != "deployment")
-    total = Bounds(strangers, strangers)
-    for deployment in declared:
+    here = {one.holder: one.size_bytes for one in held[uuid] if one.kind == "deployment"}
+    strangers = sum(one.size_bytes for one in held[uuid] if one.kind != "deployment")
+    committed, pending = Bounds(strangers, strangers), ZERO
+    optional: Bounds | None = None
+    leaving = 0
+    for deployment in observation.declared:
         expected = device_expected(deployment, uuid)
-        if deployment.name in owned:
-            total += expected.at_least(held.get(deployment.name, 0))
+        if deployment.name in observation.owned:
+            holds = here.get(deployment.name, 0)
+            committed += expected.at_least(holds)
+            if not _is_loaded_on(deployment, uuid, holds):
+                pending += expected.beyond(holds)
+            if outgoing and deployment.name in outgoing:
+                leaving += max(expected.low, holds)
         elif deployment.required:
-            total += expected
-    return total
+            committed += expected
+            pending += expected
+        elif expected.high:
+            optional = expected if optional is None else max(optional, expected, key=lambda one: one.low)
+    return Commitment(capacity, committed, pending, optional, leaving if outgoing else None)
+
+
+def _is_loaded_on(deployment: Declared, uuid: str, holds: int) -> bool:
+    """Whether it holds its weights on this device: what follows is reserved by an engine in one go."""
+    if deployment.footprint is None:
+        return True
+    ranks = zip(deployment.ranks, deployment.footprint.devices, strict=False)
+    terms = [rank.components.get("weights") for at, rank in ranks if at == uuid]
+    weights = sum(term.low_bytes for term in terms if term is not None)
+    return holds >= weights * LOADED_SHARE
 
 
 def device_expected(deployment: Declared, uuid: str) -> Bounds:
@@ -258,9 +344,9 @@ def _state(
         return "declared_only"
     if deployment.footprint is None:
         return "unknown"
-    for uuid, rank in zip(deployment.ranks, deployment.footprint.devices, strict=False):
+    for uuid in set(deployment.ranks):
         on_device = sum(one.size_bytes for one in held.get(uuid, ()) if one.holder == deployment.name)
-        if on_device < rank.components["weights"].low_bytes * LOADED_SHARE:
+        if not _is_loaded_on(deployment, uuid, on_device):
             return "loading"
     in_ram = host_held.get(deployment.name)
     weights = deployment.footprint.host.components.get("weights")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from exporter.capacity.attribution import Holding
 from exporter.capacity.observation import Declared, Running
+from exporter.capacity.tolerance import Tolerance
 from exporter.engines.process import ProcessMemory
 from exporter.engines.telemetry.types import Telemetry
 from exporter.footprint.result import Term
@@ -29,8 +30,13 @@ class KvUse:
     usage_ratio: float | None
 
 
-def deviations(deployment: Declared, held: Mapping[str, tuple[Holding, ...]]) -> dict[str, Deviation]:
-    """Device → deviation of a deployment that runs, where its holding and its whole expectation are known."""
+def deviations(
+    deployment: Declared, held: Mapping[str, tuple[Holding, ...]], untold: Set[str] = frozenset()
+) -> dict[str, Deviation]:
+    """Device → deviation of a deployment that runs, where its holding and its whole expectation are known.
+
+    ``untold``: devices whose driver does not say what each process holds.
+    """
     found: dict[str, Deviation] = {}
     if deployment.footprint is None:
         return found
@@ -41,11 +47,24 @@ def deviations(deployment: Declared, held: Mapping[str, tuple[Holding, ...]]) ->
         if not rank.complete:
             unknown.add(uuid)
     for uuid, size in expected.items():
-        if uuid in unknown or uuid not in held:
+        if uuid in unknown or uuid in untold or uuid not in held:
             continue
         observed = sum(one.size_bytes for one in held[uuid] if one.holder == deployment.name)
+        strange = sum(one.size_bytes for one in held[uuid] if one.kind != "deployment")
+        if not observed and 2 * strange >= size:
+            continue  # its memory is there, under a process that is not known to be its own
         found[uuid] = Deviation(observed - size, (observed - size) / size if size else None)
     return found
+
+
+def tolerances(
+    deployment: Declared, deviation: Mapping[str, Deviation], tolerance: Tolerance
+) -> dict[str, int]:
+    """Device → bytes by which a deployment may differ there, of the devices that have a deviation."""
+    if deployment.footprint is None:
+        return {}
+    placed = tuple(zip(deployment.ranks, deployment.footprint.devices, strict=False))
+    return {uuid: tolerance.of(rank for at, rank in placed if at == uuid) for uuid in deviation}
 
 
 def resident_ratio(deployment: Declared, memory: ProcessMemory | None) -> float | None:
@@ -69,6 +88,29 @@ def kv_use(deployment: Declared, telemetry: Telemetry | None) -> KvUse:
     if ratio is None and used is not None and capacity:
         ratio = min(1.0, used / capacity)
     return KvUse(capacity, used, ratio)
+
+
+def plan_shortfall(deployment: Declared, telemetry: Telemetry | None) -> int | None:
+    """Planned tokens that the KV cache cannot hold; 0 or less: it can. None without a plan or a capacity.
+
+    By the engine's own word, else at the optimistic end of the estimate: a guess must not page.
+    """
+    if deployment.planned_tokens is None:
+        return None
+    told = telemetry.kv_capacity_tokens if telemetry is not None else None
+    if told is None or (telemetry is not None and telemetry.kv_capacity_from_blocks):
+        told = _most_tokens(deployment)
+    return None if told is None else deployment.planned_tokens - told
+
+
+def _most_tokens(deployment: Declared) -> int | None:
+    """Capacity of the KV cache if the pool of the tightest rank turns out at its high end."""
+    footprint = deployment.footprint
+    if footprint is None or footprint.kv_cache.capacity_tokens is None:
+        return None
+    terms = [rank.components.get("kv_cache") for rank in footprint.devices]
+    shares = [term.high_bytes / term.low_bytes for term in terms if term is not None and term.low_bytes]
+    return int(footprint.kv_cache.capacity_tokens * min(shares, default=1.0))
 
 
 def plan_errors(deployment: Declared, telemetry: Telemetry | None) -> dict[str, float]:

@@ -85,7 +85,16 @@ def _declare(entry: Deployment, shapes: Shapes, host: HostShape | None, catalog:
         kv_cache_dtype=entry.kv_cache_dtype,
         footprint=footprint,
         problem=problem,
+        planned_tokens=_planned_tokens(entry),
     )
+
+
+def _planned_tokens(entry: Deployment) -> int | None:
+    """Tokens of the plan; without a context of its own, each request is planned at full length."""
+    context = entry.planned_context or entry.max_model_len
+    if entry.planned_sequences is None or context is None:
+        return None
+    return entry.planned_sequences * context
 
 
 def shape_at(index: int, shapes: Shapes) -> DeviceShape | None:

@@ -39,6 +39,8 @@ class Declared:
     problem: str = ""
     origin: Literal["declared", "discovered"] = "declared"
     """discovered: nobody declared it, and all that it says is what runs"""
+    planned_tokens: int | None = None
+    """what its KV cache must hold at once by the operator's plan, over all requests"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Running:
     max_num_seqs: int | None = None
     orphaned: bool = False
     unit: str | None = None
+    started_seconds: float | None = None
+    """Unix time at which its first process started"""
     answered: bool | None = None
     has_answered: bool = False
     state: str | None = None
@@ -87,3 +91,5 @@ class Observation:
     """RAM by pid, of the processes in `owned`"""
     running: Mapping[str, Running] = field(default_factory=dict)
     """deployment → what is known of its processes beyond that they run"""
+    taken_at_seconds: float = 0.0
+    """Unix time"""

@@ -1,7 +1,8 @@
 """The terms in which alerts are defined: what is compared, of whom, for how long, and what people are told.
 
 Nothing here knows an alert; `exporter.capacity.conditions` has the table. Two evaluators read it:
-`exporter.alerting.rules` turns it into Prometheus rules, and the daemon can judge its own snapshots by it.
+`exporter.alerting.rules` turns it into Prometheus rules, `exporter.alerting.evaluation` judges the daemon's
+own snapshots by it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,13 @@ from enum import StrEnum
 from typing import TypeAlias
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
+
+HOLD_SECONDS = 3600
+"""An alert that fires keeps its state this long without data.
+
+Bounded, because a host taken out of service while overcommitted would else page for ever; GpuLost,
+MonitoringBlind or ExporterDown speak before that.
+"""
 
 
 class Severity(StrEnum):
@@ -32,6 +40,12 @@ class Subject(StrEnum):
     DEVICE = "device"
     SOURCE = "source"
     DEPLOYMENT = "deployment"
+    PLACEMENT = "placement"
+    """a deployment on one device"""
+    RESOURCE = "resource"
+    """something of a host that runs out: gpu_memory, ram, or the kv_cache of a deployment"""
+    POOL = "pool"
+    """hosts that stand in for each other, across all of them"""
     FLEET = "fleet"
 
     @property
@@ -44,12 +58,22 @@ class Subject(StrEnum):
             Subject.DEVICE: ("uuid",),
             Subject.SOURCE: ("source",),
             Subject.DEPLOYMENT: ("deployment",),
+            Subject.PLACEMENT: ("deployment", "uuid"),
+            Subject.RESOURCE: ("resource", "deployment"),
+            Subject.POOL: ("pool",),
         }.get(self, ())
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Labels that people see: the identity, and for a device the index by which they call it."""
-        return ("gpu", "uuid") if self is Subject.DEVICE else self.identity
+        return tuple(
+            label for one in self.identity for label in (("gpu", "uuid") if one == "uuid" else (one,))
+        )
+
+    @property
+    def of_one_host(self) -> bool:
+        """Whether the scraper's labels of one host belong to it."""
+        return self not in (Subject.POOL, Subject.FLEET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +90,7 @@ class Fold(StrEnum):
     """How the samples of one subject become one value."""
 
     MAX = "max"
+    MIN = "min"
     SUM = "sum"
 
 
@@ -75,6 +100,8 @@ class Series:
 
     Those labels, and `folded`, are no part of the subject: what differs only there is folded into one value.
     `lately_seconds`: the greatest value within that time instead of the present one, for what flickers.
+    `absolute`: values without their sign. `recorded`: the recording rule that has the folded value, which
+    Prometheus reads instead where a long window would cost too much.
     """
 
     family: str
@@ -83,6 +110,8 @@ class Series:
     folded: tuple[str, ...] = ()
     fold: Fold = Fold.MAX
     lately_seconds: int = 0
+    absolute: bool = False
+    recorded: str = ""
 
     @property
     def aside(self) -> tuple[str, ...]:
@@ -96,6 +125,38 @@ class Above:
 
     series: Series
     threshold: str
+
+
+@dataclass(frozen=True, slots=True)
+class Positive:
+    """True where the series is above zero."""
+
+    series: Series
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """True where the series is no more than the threshold of that name."""
+
+    series: Series
+    threshold: str
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """True where the series is below the threshold of that name; `negative`: below minus it."""
+
+    series: Series
+    threshold: str
+    negative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AboveSeries:
+    """True where the series is above another one of the same subject, a limit that the daemon gives."""
+
+    series: Series
+    limit: Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +203,45 @@ class AgedAtMost:
 
 
 @dataclass(frozen=True, slots=True)
+class AgedAtLeast:
+    """True where a timestamp was, at the host's latest snapshot, older than the threshold."""
+
+    series: Series
+    threshold: str
+
+
+@dataclass(frozen=True, slots=True)
+class WillExceed:
+    """True where the straight line through every one of the windows is above the limit after `ahead_seconds`,
+    and the first window's rises by more than the threshold over its own length.
+
+    Two windows, because one alone is misled by a step within it. It needs data at the first one's beginning.
+    """
+
+    series: Series
+    limit: Series
+    least_growth: str
+    windows_seconds: tuple[int, ...]
+    ahead_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """True where the sum of the series has not changed within the window, and was there at its beginning."""
+
+    series: Series
+    window_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Judges its part of a wider subject, such as the deployment of a placement or its host."""
+
+    part: Expression
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
 class AllOf:
     """True where every part is, for the same subject."""
 
@@ -173,8 +273,23 @@ class FromOutside:
     promql: str
 
 
+Comparison: TypeAlias = Above | Positive | AtMost | Below | AboveSeries | EqualTo
+"""What looks at present values alone, so that the last ones can stand in through a gap."""
+
 Expression: TypeAlias = (
-    Above | EqualTo | Some | RateAbove | Grown | AgedAtMost | AllOf | AnyOf | Unless | FromOutside
+    Comparison
+    | Some
+    | RateAbove
+    | Grown
+    | AgedAtMost
+    | AgedAtLeast
+    | WillExceed
+    | Steady
+    | Within
+    | AllOf
+    | AnyOf
+    | Unless
+    | FromOutside
 )
 
 
@@ -191,19 +306,22 @@ class Form(StrEnum):
 
     BYTES = "bytes"
     NUMBER = "number"
+    RATIO = "ratio"
     AGE = "age"
     SHARE = "share"
     COUNT = "count"
     LABEL = "label"
+    PAIRS = "pairs"
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One thing beside the alert's own value that its summary tells, looked up for the same subject.
 
-    `BYTES` and `NUMBER` write the value, `AGE` the time since a timestamp, `LABEL` what `label` says on
-    samples above 0. Of a counter over `window_seconds`, `SHARE` writes the growth per second as a
-    percentage and `COUNT` the growth. `otherwise` stands where there is nothing.
+    `BYTES` and `NUMBER` write the value, `RATIO` a percentage, `AGE` the time since a timestamp, `LABEL` what
+    `label` says on samples above 0 (`zero`: on those that are 0), `PAIRS` that and the value as a percentage.
+    Of a counter over `window_seconds`, `SHARE` writes the growth per second as a percentage and `COUNT` the
+    growth. `otherwise` stands where there is nothing.
     """
 
     name: str
@@ -212,18 +330,21 @@ class Fact:
     label: str = ""
     window_seconds: int = 0
     otherwise: str = "not known"
+    zero: bool = False
+    about: Subject | None = None
+    """a wider subject than the alert's, such as the deployment of a placement"""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One alert: what must hold, for how long, and what people are told.
 
-    `summary` and `description` are templates: `{host}`, `{value}` (a ratio, as a percentage), the subject's
+    `summary` and `description` are templates: `{host}`, `{value}` (written as `value_form`), the subject's
     labels and the names of `facts`.
 
-    Missing data resolves an alert about capacity as little as it fires it: `keeps_state` where it compares
-    one series, and the last value of that decides; `witness` where it does not, and while the witness is
-    absent, what fires goes on.
+    Missing data resolves an alert about capacity as little as it fires it. `keeps_state`: the last values
+    decide, while the series that it compares is absent, or one of `witnesses` where it compares several.
+    `witnesses` alone: while one is absent, what fires goes on, whatever the last values were.
     """
 
     name: str
@@ -236,13 +357,14 @@ class Condition:
     description: str
     facts: tuple[Fact, ...] = ()
     keeps_state: bool = False
-    witness: Witness | None = None
+    witnesses: tuple[Witness, ...] = ()
     about_monitoring: bool = False
+    value_form: Form = Form.RATIO
 
     @property
     def held(self) -> bool:
         """Whether it goes on through a gap in the data."""
-        return self.keeps_state or self.witness is not None
+        return self.keeps_state or bool(self.witnesses)
 
     @property
     def runbook_anchor(self) -> str:

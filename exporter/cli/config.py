@@ -56,20 +56,22 @@ def to_toml(settings: Settings, *, comments: bool = False) -> str:
     """The settings as TOML; with `comments`, each option has its meaning and stands commented out."""
     lines: list[str] = []
     for one in dataclasses.fields(settings):
-        if one.name not in options.sections() and one.name != "deployments":
+        if one.name not in options.sections() and one.name not in options.TABLES:
             lines += _option(one, getattr(settings, one.name), comments)
     for section in options.sections():
         table = getattr(settings, section)
         lines += ["", f"[{section}]"]
         for one in dataclasses.fields(table):
             lines += _option(one, getattr(table, one.name), comments)
-    for entry in settings.deployments:
-        lines += ["", "[[deployments]]"]
-        for one in dataclasses.fields(entry):
-            lines += _option(one, getattr(entry, one.name), comments)
+    for name in options.TABLES:
+        for entry in getattr(settings, name):
+            lines += ["", f"[[{name}]]"]
+            for one in dataclasses.fields(entry):
+                lines += _option(one, getattr(entry, one.name), comments)
     if comments:
         lines += ["", *_EXAMPLE.splitlines(), "#", "# Every key of a deployment:", *_keys(options.Deployment)]
         lines += ["#", "# and of its `match`:", *_keys(options.Match)]
+        lines += ["#", *_ALERTMANAGER_EXAMPLE.splitlines(), "#", *_keys(options.Alertmanager)]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -83,6 +85,13 @@ _EXAMPLE = """\
 # tp = 8
 # max_model_len = 32768
 # max_num_seqs = 64"""
+
+_ALERTMANAGER_EXAMPLE = """\
+# Whom the daemon tells of its own alerts, for hosts whose Prometheus has no rules or is down:
+# [[alertmanagers]]
+# url = "http://127.0.0.1:9093"
+#
+# Every key of it:"""
 
 
 def _keys(kind: type) -> list[str]:
@@ -104,6 +113,8 @@ def _value(value: Any) -> str | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = [(one.name, _value(getattr(value, one.name))) for one in dataclasses.fields(value)]
         return "{ " + ", ".join(f"{name} = {text}" for name, text in pairs if text is not None) + " }"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_value(name)} = {_value(item)}" for name, item in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(text for item in value if (text := _value(item)) is not None) + "]"
     if isinstance(value, (bool, int, float)):

@@ -93,6 +93,7 @@ class EngineWatch:
         self._names: Names | None = None
         self._identities: dict[Key, tuple[object, Identity]] = {}
         self._footprints: dict[Key, tuple[object, tuple[Footprint | None, str]]] = {}
+        self._started: dict[Process, float | None] = {}
         self._unknown_pids: frozenset[int] = frozenset()
         self._last_success: float | None = None
 
@@ -385,16 +386,22 @@ class EngineWatch:
     ) -> tuple[Declared, Running]:
         """A declared deployment that runs; where its declaration gives no expectation, the launch's own."""
         footprint, _, ranks = self._expected(one, shapes, host)
-        running = _running(one, footprint)
+        running = self._running(one, footprint)
         if declared.footprint is None and footprint is not None:
             return replace(declared, footprint=footprint, ranks=ranks, problem=""), running
         return declared, running
+
+    def _running(self, one: _Seen, footprint: Footprint | None) -> Running:
+        root = one.instance.root
+        if root not in self._started:
+            self._started[root] = self._table.started_seconds(root)
+        return replace(_running(one, footprint), started_seconds=self._started[root])
 
     def _discovered(
         self, name: str, one: _Seen, shapes: Shapes, host: HostShape | None
     ) -> tuple[Declared, Running]:
         footprint, problem, ranks = self._expected(one, shapes, host)
-        running = _running(one, footprint)
+        running = self._running(one, footprint)
         deployment = Declared(
             name=name,
             model=running.model or "unknown",
@@ -421,6 +428,8 @@ class EngineWatch:
         if self._found is None:
             return
         live = {one.key for one in self.instances}
+        roots = {one.root for one in self.instances}
+        self._started = {root: at for root, at in self._started.items() if root in roots}
         for table in (self._checkpoints, self._said, self._identities, self._footprints):
             for key in [key for key in table if key not in live]:
                 del table[key]

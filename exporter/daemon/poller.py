@@ -10,9 +10,10 @@ from dataclasses import fields
 from functools import cached_property
 
 from exporter import log
-from exporter.capacity.assessment import assess
+from exporter.capacity.assessment import Assessment, assess
 from exporter.capacity.declaration import declare, host_shape, shapes_of
 from exporter.capacity.observation import Declared, Observation
+from exporter.capacity.tolerance import Tolerance
 from exporter.daemon.engines import EngineWatch
 from exporter.footprint.estimate import DeviceShape
 from exporter.hardware.gpu import Gpu
@@ -91,12 +92,15 @@ class Poller:
         shape = host_shape(host) if host else None
         engines = self.engines.join(declared, sweep.gpus, self._shapes, shape)
         observation = Observation(
-            sweep.gpus, host, engines.deployments, engines.owned, engines.memory, engines.running
+            sweep.gpus,
+            host,
+            engines.deployments,
+            engines.owned,
+            engines.memory,
+            engines.running,
+            taken_at,
         )
-        capacity = self.settings.capacity
-        assessment = assess(
-            observation, gpu_margin=capacity.gpu_safety_margin, host_margin=capacity.host_safety_margin
-        )
+        assessment = self._assess(observation)
         self._report_deployments(engines.deployments)
         return Snapshot(
             taken_at_seconds=taken_at,
@@ -116,6 +120,21 @@ class Poller:
             reload=self.reload,
             workers_stuck=self.nvml.workers_stuck,
             clock_steps=self.clock_steps,
+        )
+
+    def _assess(self, observation: Observation) -> Assessment:
+        capacity, limits = self.settings.capacity, self.settings.thresholds
+        return assess(
+            observation,
+            gpu_margin=capacity.gpu_safety_margin,
+            host_margin=capacity.host_safety_margin,
+            tolerance=Tolerance(
+                limits.deviation_exact_ratio,
+                limits.deviation_exact_bytes,
+                limits.deviation_estimate_ratio,
+                limits.deviation_estimate_bytes,
+            ),
+            rollout_seconds=limits.rollout_seconds,
         )
 
     async def scan_processes(self) -> None:

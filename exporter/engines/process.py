@@ -41,6 +41,9 @@ _MAX_LINE_BYTES = 2_097_152
 """What Linux allows a command line, and an environment, to hold (execve(2), ARG_MAX)."""
 _SETTLED_AFTER_SCANS = 4
 """A new process may still become another program (exec, a title set late) without changing its short name."""
+_MAX_STAT_BYTES = 2**20
+"""/proc/stat has a line for each of up to thousands of threads, and one number for each interrupt."""
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _MODULE = re.compile(r"^[A-Za-z_][\w.]{0,127}$", re.ASCII)
 
 
@@ -145,6 +148,14 @@ class ProcessTable:
             return None
         pairs = (part.decode(errors="replace").partition("=") for part in data.split(b"\0") if part)
         return {name: value for name, equals, value in pairs if equals and name.strip("\0")}
+
+    def started_seconds(self, process: Process) -> float | None:
+        """Unix time at which a process started (proc(5): btime, and ticks since); None without a btime.
+
+        It moves with the wall clock, as the kernel's own notion of its boot does.
+        """
+        found = re.search(rb"^btime (\d{1,12})$", _read(f"{self._root}/stat", _MAX_STAT_BYTES), re.MULTILINE)
+        return None if found is None else int(found[1]) + process.start_ticks / _TICKS_PER_SECOND
 
     def is_alive(self, process: Process) -> bool:
         """Whether it is still this process that has the pid, and not what is left of it."""

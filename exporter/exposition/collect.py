@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from exporter import __revision__, __version__
+from exporter.capacity.alert import Alert
 from exporter.capacity.assessment import Commitment, DeploymentStatus
 from exporter.capacity.attribution import OTHER
 from exporter.capacity.observation import Running
@@ -13,7 +14,7 @@ from exporter.exposition import families as f
 from exporter.exposition.families import Family
 from exporter.hardware.gpu import Gpu, GpuReading, GpuState
 from exporter.hardware.host import HostReading
-from exporter.snapshot import Snapshot, Source
+from exporter.snapshot import Receiver, Snapshot, Source
 
 Sample = tuple[Family, tuple[str, ...], float]
 """A family, its label values in the family's order, and the value."""
@@ -29,6 +30,8 @@ def samples(snapshot: Snapshot) -> Iterator[Sample]:
     if snapshot.host is not None:
         yield from _host(snapshot.host)
     yield from _host_capacity(snapshot)
+    if any(one.name == "processes" and one.up for one in snapshot.sources):
+        yield f.DEPLOYMENTS_RUNNING, (), sum(one.running for one in snapshot.assessment.deployments)
     index = {gpu.identity.uuid: str(gpu.identity.index) for gpu in snapshot.gpus}
     for status in snapshot.assessment.deployments:
         yield from _deployment(status, index)
@@ -43,6 +46,8 @@ def samples(snapshot: Snapshot) -> Iterator[Sample]:
     yield f.RELOAD_SUCCESSFUL, (), snapshot.reload.successful
     yield f.RELOAD_TIME, (), snapshot.reload.at_seconds
     yield f.CLOCK_STEPS, (), snapshot.clock_steps
+    yield from alert_samples(snapshot.alerts)
+    yield from receiver_samples(snapshot.receivers)
 
 
 def _gpu(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
@@ -75,8 +80,21 @@ def _gpu(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
     commitment = snapshot.assessment.devices.get(one.uuid)
     if commitment is not None:
         yield from _commitment(_DEVICE_FAMILIES, device, commitment)
+        yield from _prospects(device, commitment)
     if (size := snapshot.assessment.reclaimable.get(one.uuid)) is not None:
         yield f.RECLAIMABLE, device, size
+
+
+def _prospects(device: tuple[str, ...], commitment: Commitment) -> Iterator[Sample]:
+    """What of the commitment is still to come, or about to go."""
+    for bound, size in commitment.pending.items():
+        yield f.PENDING, (*device, bound), size
+    for bound, ratio in commitment.optional_ratio.items():
+        yield f.OVERCOMMIT_OPTIONAL, (*device, bound), ratio
+    if commitment.outgoing is not None:
+        yield f.ROLLOUT_OVERLAP, device, commitment.outgoing
+    if commitment.settled_ratio is not None:
+        yield f.OVERCOMMIT_SETTLED, device, commitment.settled_ratio
 
 
 _READINGS: tuple[tuple[Family, str], ...] = (
@@ -193,6 +211,10 @@ def _deployment(status: DeploymentStatus, index: Mapping[str, str]) -> Iterator[
         yield f.KV_DEMAND, name, kv.demand_tokens
     if capacity and kv.demand_tokens is not None:
         yield f.KV_OVERCOMMIT, name, kv.demand_tokens / capacity
+    if declared.planned_tokens is not None:
+        yield f.KV_PLANNED, name, declared.planned_tokens
+        if (missing := status.plan_shortfall_tokens) is not None:
+            yield f.KV_SHORTFALL, name, missing
     if kv.full_length_sequences is not None:
         yield f.FULL_LENGTH, name, kv.full_length_sequences
 
@@ -234,6 +256,8 @@ def _described(status: DeploymentStatus) -> tuple[str, ...]:
 
 def _running(status: DeploymentStatus, running: Running) -> Iterator[Sample]:
     name = (status.declared.name,)
+    if running.started_seconds is not None:
+        yield f.DEPLOYMENT_START, name, running.started_seconds
     if running.answered is not None:
         yield f.DEPLOYMENT_UP, name, running.answered
     if status.resident_ratio is not None:
@@ -283,6 +307,22 @@ def _expected(status: DeploymentStatus, index: Mapping[str, str]) -> Iterator[Sa
             yield f.DEVIATION, (*name, index[uuid], uuid), deviation.size_bytes
             if deviation.ratio is not None:
                 yield f.DEVIATION_RATIO, (*name, index[uuid], uuid), deviation.ratio
+            yield f.DEVIATION_TOLERANCE, (*name, index[uuid], uuid), status.tolerance[uuid]
+
+
+def alert_samples(alerts: Iterable[Alert]) -> Iterator[Sample]:
+    """The daemon's own alerts, pending and firing."""
+    for alert in alerts:
+        subject = " ".join(f"{name}={value}" for name, value in alert.subject.items() if name != "uuid")
+        yield f.ALERT_ACTIVE, (alert.name, alert.severity, subject), 1
+
+
+def receiver_samples(receivers: Iterable[Receiver]) -> Iterator[Sample]:
+    """How each Alertmanager took what it was told."""
+    for one in receivers:
+        yield f.NOTIFICATIONS_UP, (one.name,), one.up
+        yield f.NOTIFICATIONS, (one.name, "sent"), one.sent
+        yield f.NOTIFICATIONS, (one.name, "failed"), one.failed
 
 
 def _source(source: Source) -> Iterator[Sample]:

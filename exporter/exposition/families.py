@@ -166,6 +166,12 @@ DEPLOYMENT_INFO = _info(
 DEPLOYMENT_UP = _gauge(
     "deployment_up", DEPLOYMENT, "Whether the engine answers; absent while it has no endpoint to ask."
 )
+DEPLOYMENTS_RUNNING = _gauge(
+    "deployments_running", (), "Deployments whose processes exist; absent while processes cannot be read."
+)
+DEPLOYMENT_START = _gauge(
+    "deployment_start_time_seconds", DEPLOYMENT, "When its first process started, Unix time."
+)
 DEPLOYMENT_STATE = _gauge(
     "deployment_state",
     (*DEPLOYMENT, "state"),
@@ -201,6 +207,11 @@ DEVIATION = _gauge(
 DEVIATION_RATIO = _gauge(
     "gpu_memory_deviation_ratio", (*DEPLOYMENT, *DEVICE), "Deviation / what it should hold."
 )
+DEVIATION_TOLERANCE = _gauge(
+    "gpu_memory_deviation_tolerance_bytes",
+    (*DEPLOYMENT, *DEVICE),
+    "By how much the two may differ: tight where bytes are counted, wide where they are estimated.",
+)
 KV_CAPACITY = _gauge(
     "kv_cache_capacity_tokens",
     DEPLOYMENT,
@@ -213,6 +224,17 @@ KV_BYTES_PER_TOKEN = _gauge(
 )
 KV_DEMAND = _gauge(
     "kv_cache_demand_tokens", DEPLOYMENT, "Tokens that the configured sequences at full length would need."
+)
+KV_PLANNED = _gauge(
+    "kv_cache_planned_tokens",
+    DEPLOYMENT,
+    "Tokens that the KV cache must hold by the operator's plan: planned_sequences x planned_context.",
+)
+KV_SHORTFALL = _gauge(
+    "kv_cache_plan_shortfall_tokens",
+    DEPLOYMENT,
+    "Planned tokens - capacity, by the engine's word or else the optimistic end of the estimate;"
+    " above 0 the plan cannot be met.",
 )
 KV_OVERCOMMIT = _gauge("kv_cache_overcommit_ratio", DEPLOYMENT, "Demand / capacity of the KV cache.")
 MAX_CONTEXT = _gauge("deployment_max_context_tokens", DEPLOYMENT, "Longest request, tokens.")
@@ -243,6 +265,27 @@ HEADROOM = _gauge(
     "gpu_memory_headroom_bytes", (*DEVICE, "bound"), "Capacity - committed; negative: overcommitted."
 )
 OVERCOMMIT = _gauge("gpu_memory_overcommit_ratio", (*DEVICE, "bound"), "Committed / capacity.")
+OVERCOMMIT_OPTIONAL = _gauge(
+    "gpu_memory_overcommit_optional_ratio",
+    (*DEVICE, "bound"),
+    "Overcommit ratio if the largest optional deployment that does not run started; absent without one.",
+)
+OVERCOMMIT_SETTLED = _gauge(
+    "gpu_memory_overcommit_settled_ratio",
+    DEVICE,
+    "Overcommit ratio (low) without deployments that a younger generation of themselves replaces;"
+    " absent while no roll-out goes on.",
+)
+ROLLOUT_OVERLAP = _gauge(
+    "gpu_rollout_overlap_bytes",
+    DEVICE,
+    "Committed bytes of deployments that a younger generation of themselves replaces.",
+)
+PENDING = _gauge(
+    "gpu_memory_pending_bytes",
+    (*DEVICE, "bound"),
+    "Of the committed bytes, those that are still to be loaded.",
+)
 RECLAIMABLE = _gauge(
     "gpu_memory_reclaimable_bytes", DEVICE, "Held by a KV pool and not in use by any request now."
 )
@@ -251,6 +294,11 @@ HOST_COMMITTED = _gauge("host_memory_committed_bytes", ("bound",), "The same as 
 HOST_HEADROOM = _gauge("host_memory_headroom_bytes", ("bound",), "Capacity - committed of RAM.")
 HOST_OVERCOMMIT = _gauge("host_memory_overcommit_ratio", ("bound",), "Committed / capacity of RAM.")
 THRESHOLD = _gauge("threshold", ("name",), "Alert thresholds in force; rules and boards compare with them.")
+ALERT_ACTIVE = _gauge(
+    "alert_active",
+    ("alert", "severity", "subject"),
+    "The daemon's own evaluation: 1 while an alert is pending or firing.",
+)
 
 BUILD_INFO = _info("exporter_build", ("version", "revision", "python"), "What is running.")
 SOURCE_UP = _gauge("exporter_source_up", ("source",), "Whether the source answers.")
@@ -291,6 +339,14 @@ RELOAD_SUCCESSFUL = _gauge(
 )
 RELOAD_TIME = _gauge(
     "exporter_config_last_reload_timestamp_seconds", (), "When the configuration was last read, Unix time."
+)
+NOTIFICATIONS_UP = _gauge(
+    "exporter_notifications_up", ("alertmanager",), "Whether Alertmanager took the daemon's last push."
+)
+NOTIFICATIONS = _counter(
+    "exporter_notifications",
+    ("alertmanager", "outcome"),
+    "Pushes of the daemon's alerts by outcome, sent or failed, since it started.",
 )
 CLOCK_STEPS = _counter(
     "exporter_clock_steps", (), "Steps of the wall clock noticed since the daemon started."
@@ -337,8 +393,10 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         HOST_CPU,
     ),
     "Deployments": (
+        DEPLOYMENTS_RUNNING,
         DEPLOYMENT_INFO,
         DEPLOYMENT_UP,
+        DEPLOYMENT_START,
         DEPLOYMENT_STATE,
         WEIGHTS_RESIDENT,
         MATCHES_DECLARATION,
@@ -347,12 +405,15 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         EXPECTED_BASIS,
         DEVIATION,
         DEVIATION_RATIO,
+        DEVIATION_TOLERANCE,
         KV_CAPACITY,
         KV_USED,
         KV_USAGE,
         KV_BYTES_PER_TOKEN,
         KV_DEMAND,
         KV_OVERCOMMIT,
+        KV_PLANNED,
+        KV_SHORTFALL,
         MAX_CONTEXT,
         MAX_SEQUENCES,
         FULL_LENGTH,
@@ -366,12 +427,17 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         COMMITTED,
         HEADROOM,
         OVERCOMMIT,
+        OVERCOMMIT_OPTIONAL,
+        OVERCOMMIT_SETTLED,
+        ROLLOUT_OVERLAP,
+        PENDING,
         RECLAIMABLE,
         HOST_CAPACITY,
         HOST_COMMITTED,
         HOST_HEADROOM,
         HOST_OVERCOMMIT,
         THRESHOLD,
+        ALERT_ACTIVE,
     ),
     "The exporter itself": (
         BUILD_INFO,
@@ -390,6 +456,8 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         PLAN_ERROR,
         RELOAD_SUCCESSFUL,
         RELOAD_TIME,
+        NOTIFICATIONS_UP,
+        NOTIFICATIONS,
         CLOCK_STEPS,
     ),
 }

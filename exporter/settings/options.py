@@ -29,6 +29,7 @@ def option(default: Any, meaning: str, *, reloadable: bool = True) -> Any:
 
 Seconds = Annotated[float, Gt(0), Le(86400)]
 Ratio = Annotated[float, Gt(0), Le(100)]
+Days = Annotated[float, Gt(0), Le(3650)]
 Count = Annotated[int, Ge(1)]
 Bytes = Annotated[int, Ge(0)]
 """A size; in the file an integer (bytes) or text such as "512MiB", "80GB"."""
@@ -104,6 +105,23 @@ class Thresholds:
     gpu_error_recent_seconds: Seconds = option(300.0, "age up to which an Xid starts its alert")
     active_utilization_ratio: Ratio = option(0.05, "utilization above which a device works")
     source_stale_seconds: Seconds = option(60.0, "age at which a source counts as blind")
+    vram_overcommit_near_ratio: Ratio = option(
+        0.97, "committed / capacity (high end) above which pending loads are told"
+    )
+    vram_growth_bytes: Bytes = option(2**28, "bytes of growth in six hours below which none is forecast")
+    rollout_seconds: Seconds = option(3600.0, "age up to which a second generation is a roll-out")
+    deviation_exact_ratio: Ratio = option(0.03, "share of the counted bytes that may be held as well")
+    deviation_exact_bytes: Bytes = option(2**29, "and bytes, where everything is counted")
+    deviation_estimate_ratio: Ratio = option(0.08, "share of the estimated bytes that may be held as well")
+    deviation_estimate_bytes: Bytes = option(2**31, "and bytes, where something is estimated")
+    vram_below_expected_ratio: Ratio = option(0.3, "share of the expected bytes whose lack is told")
+    load_seconds: Seconds = option(3600.0, "seconds after which a deployment should have loaded")
+    weights_resident_ratio: Ratio = option(0.9, "share of mapped weights that should be in RAM")
+    kv_cache_saturated_ratio: Ratio = option(0.95, "use above which a KV cache is full")
+    plan_error_ratio: Ratio = option(0.1, "difference from the engine's own figure that is told")
+    exhaustion_warning_days: Days = option(7.0, "days to exhaustion below which a ticket opens")
+    exhaustion_info_days: Days = option(30.0, "days to exhaustion below which it is shown")
+    exhaustion_fit_r2: Ratio = option(0.7, "share of the variance that a forecast must explain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +135,38 @@ class State:
     control_socket: Path | None = option(
         None, "socket of `ctl`; default $RUNTIME_DIRECTORY/control.sock", reloadable=False
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alerting:
+    __pydantic_config__ = STRICT
+    evaluate: bool = option(True, "judge the conditions of the alert rules here too", reloadable=False)
+    instance: str = option(
+        "", "what this host is called in its own alerts; default: its name and the port of web.listen_address"
+    )
+    job: Annotated[str, Len(1, 64)] = option("deepseek", "label job of its own alerts, as the scraper has it")
+    runbook_base: str = option("docs/ALERTS.md", "page of the runbooks, to which alerts link")
+    resend_interval: Seconds = option(60.0, "seconds after which Alertmanager is told again what still fires")
+    time_scale: Annotated[float, Gt(0), Le(1)] = option(
+        1.0, "every waiting and keeping time is multiplied by this: below 1 for rehearsals", reloadable=False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alertmanager:
+    """One `[[alertmanagers]]` entry: whom the daemon tells of its own alerts. Secrets stand in files."""
+
+    __pydantic_config__ = STRICT
+    url: Annotated[str, Len(1, 512)] = option("", "http:// or https://, without /api/v2")
+    username: str | None = option(None, "basic authentication")
+    password_file: Path | None = option(None, "file with its password")
+    bearer_token_file: Path | None = option(None, "file with a token, instead of basic authentication")
+    ca_file: Path | None = option(None, "certificates to trust; default: the system's")
+    cert_file: Path | None = option(None, "certificate to show")
+    key_file: Path | None = option(None, "its key")
+    insecure_skip_verify: bool = option(False, "take any certificate; for tests only")
+    timeout: Annotated[float, Gt(0), Le(60)] = option(10.0, "seconds one try may take")
+    labels: dict[str, str] = option({}, "labels on every alert, such as the external_labels of Prometheus")
 
 
 Engine = Literal[
@@ -160,6 +210,8 @@ class Deployment:
     dp: Count = option(1, "data parallel size")
     max_model_len: Count | None = option(None, "context, tokens")
     max_num_seqs: Count | None = option(None, "sequences at once")
+    planned_sequences: Count | None = option(None, "requests that it must hold at once; less room pages")
+    planned_context: Count | None = option(None, "tokens of each of them; default: max_model_len")
     max_num_batched_tokens: Count | None = option(None, "tokens a step may hold")
     memory_fraction: Annotated[float, Gt(0), Le(1)] | None = option(None, "share of a device it takes")
     kv_cache_dtype: str | None = option(None, "type of the KV cache")
@@ -203,11 +255,17 @@ class Settings:
     capacity: Capacity = field(default_factory=Capacity)
     thresholds: Thresholds = field(default_factory=Thresholds)
     state: State = field(default_factory=State)
+    alerting: Alerting = field(default_factory=Alerting)
     pool: Annotated[str, Len(0, 64)] = option("", "what this host is for: production, research …")
     expected_gpus: Annotated[int, Ge(0)] | None = option(
         None, "GPUs this host should have; default: as many as were ever seen here"
     )
     deployments: list[Deployment] = option([], "what this host serves")
+    alertmanagers: list[Alertmanager] = option([], "whom the daemon tells of its own alerts")
+
+
+TABLES: dict[str, type] = {"deployments": Deployment, "alertmanagers": Alertmanager}
+"""Keys of lists of tables → what an entry is."""
 
 
 def sections() -> dict[str, type]:

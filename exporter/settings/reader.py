@@ -10,11 +10,13 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -44,7 +46,9 @@ def read(file: Path | None, flags: Mapping[str, Any]) -> Settings:
         settings = TypeAdapter(Settings).validate_python(_with_sizes(merged, sources))
     except ValidationError as error:
         raise ConfigurationError("\n".join(sources.explain(error))) from None
-    _check_deployments(settings, sources)
+    problems = [*_deployment_problems(settings, sources), *_alertmanager_problems(settings, sources)]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
     return settings
 
 
@@ -132,8 +136,8 @@ class _Sources:
             return f"{self.origin(path)}: unknown key{_nearest(str(path[-1]), _known_keys(path[:-1]))}"
         if item["type"] == "dataclass_type":
             return f"{self.origin(path)}: should be a table, with one key a line"
-        if item["type"] == "list_type" and path == ("deployments",):
-            return f"{self.origin(path)}: should be a list of tables; write [[deployments]] above each"
+        if item["type"] == "list_type" and len(path) == 1 and path[0] in options.TABLES:
+            return f"{self.origin(path)}: should be a list of tables; write [[{path[0]}]] above each"
         message, value = item["msg"], item["input"]
         shown = f" (got {value!r})" if isinstance(value, (int, float, str)) and len(str(value)) <= 40 else ""
         return f"{self.origin(path)}: {message[:1].lower()}{message[1:]}{shown}"
@@ -144,7 +148,7 @@ def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
     known |= {
         f.name.upper()
         for f in dataclasses.fields(Settings)
-        if f.name not in options.sections() and f.name != "deployments"
+        if f.name not in options.sections() and f.name not in options.TABLES
     }
     problems = []
     for name in environment:
@@ -161,9 +165,7 @@ def _known_keys(path: tuple[str | int, ...]) -> list[str]:
     for part in path:
         if isinstance(part, int):
             continue
-        kind = {"deployments": options.Deployment, "match": options.Match}.get(
-            part
-        ) or options.sections().get(part, kind)
+        kind = {**options.TABLES, "match": options.Match}.get(part) or options.sections().get(part, kind)
     return [f.name for f in dataclasses.fields(kind)]
 
 
@@ -196,6 +198,9 @@ _SIZES = {
     ("capacity", "host_safety_margin"),
     ("thresholds", "foreign_vram_bytes"),
     ("thresholds", "host_swap_used_bytes"),
+    ("thresholds", "vram_growth_bytes"),
+    ("thresholds", "deviation_exact_bytes"),
+    ("thresholds", "deviation_estimate_bytes"),
 }
 
 
@@ -224,7 +229,7 @@ def _with_sizes(merged: dict[str, Any], sources: _Sources) -> dict[str, Any]:
     return result
 
 
-def _check_deployments(settings: Settings, sources: _Sources) -> None:
+def _deployment_problems(settings: Settings, sources: _Sources) -> list[str]:
     problems = []
     seen: set[str] = set()
     for index, entry in enumerate(settings.deployments):
@@ -238,8 +243,50 @@ def _check_deployments(settings: Settings, sources: _Sources) -> None:
                 problems.append(f"{place}: {key} has control characters, such as a line break, in it")
         if entry.name in seen:
             problems.append(f"{place}: name {entry.name!r} is used twice; names must differ")
+        if entry.planned_sequences and not (entry.planned_context or entry.max_model_len):
+            problems.append(f"{place}: planned_sequences needs planned_context or max_model_len beside it")
+        if entry.planned_context and not entry.planned_sequences:
+            problems.append(f"{place}: planned_context needs planned_sequences beside it")
         if len(set(entry.devices)) != len(entry.devices):
             problems.append(f"{place}: devices names a GPU twice")
         seen.add(entry.name)
-    if problems:
-        raise ConfigurationError("\n".join(problems))
+    return problems
+
+
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
+
+
+def _alertmanager_problems(settings: Settings, sources: _Sources) -> list[str]:
+    problems = []
+    for index, entry in enumerate(settings.alertmanagers):
+        place = sources.origin(("alertmanagers", index))
+        problems += [f"{place}: {problem}" for problem in _url_problems(entry.url)]
+        if (entry.username is None) != (entry.password_file is None):
+            problems.append(f"{place}: username and password_file go together")
+        if entry.bearer_token_file is not None and entry.username is not None:
+            problems.append(f"{place}: give username or bearer_token_file, not both")
+        if (entry.cert_file is None) != (entry.key_file is None):
+            problems.append(f"{place}: cert_file and key_file go together")
+        problems += [
+            f"{place}: labels: {name[:40]!r} is no name of a label; use letters, digits and _"
+            for name in entry.labels
+            if not _LABEL_NAME.fullmatch(name)
+        ]
+    return problems
+
+
+def _url_problems(url: str) -> list[str]:
+    """What keeps a URL from being an Alertmanager's; it is not repeated, since it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        _ = parts.port  # raises when it is no number
+    except ValueError:
+        return ["url is no URL; write http://HOST:9093"]
+    if parts.scheme not in ("http", "https") or not host:
+        return ["url should be http://HOST:PORT or https://HOST:PORT"]
+    if parts.username is not None or parts.password is not None:
+        return ["url has a user or password in it; use username and password_file"]
+    if parts.query or parts.fragment:
+        return ["url should end with the path, without ? and #"]
+    return []

@@ -39,6 +39,9 @@ def test_the_configuration_is_valid() -> None:
         ("DeepSeekMonitoringBlind", "warning", "ticket"),
         ("DeepSeekWatchdog", "none", "dead-mans-switch"),
         ("DeepSeekIdleWaste", "info", "board"),
+        ("DeepSeekKvCapacityBelowPlan", "critical", "page"),
+        ("DeepSeekCapacityExhaustion", "warning", "ticket"),
+        ("DeepSeekCapacityExhaustion", "info", "board"),
     ],
 )
 def test_severity_decides_who_is_told(alert: str, severity: str, receiver: str) -> None:
@@ -67,11 +70,12 @@ class Alertmanager:
         self._opener.open(urllib.request.Request(self._alerts, body, headers), timeout=5).close()
 
     def inhibited(self) -> list[str]:
-        """Which alerts are silenced by another, as `name instance uuid`."""
+        """Which alerts are silenced by another, as `name instance` and what else names the subject."""
         with self._opener.open(self._alerts, timeout=5) as answer:
             alerts = json.load(answer)
+        named = ("alertname", "instance", "resource", "deployment", "uuid")
         return sorted(
-            " ".join(alert["labels"].get(name, "") for name in ("alertname", "instance", "uuid")).strip()
+            " ".join(alert["labels"][name] for name in named if name in alert["labels"])
             for alert in alerts
             if alert["status"]["inhibitedBy"]
         )
@@ -177,3 +181,96 @@ def test_lost_devices_do_not_silence_each_other(alertmanager: Alertmanager) -> N
     alertmanager.settles_on(
         ["DeepSeekVramOvercommitted a:9671 GPU-a0", "DeepSeekVramOvercommitted a:9671 GPU-a1"]
     )
+
+
+@pytest.mark.e2e
+def test_a_certain_shortage_silences_the_forecast_of_its_device_only(alertmanager: Alertmanager) -> None:
+    pool = {"job": "deepseek", "pool": "h200"}
+    alertmanager.fire(
+        alert("DeepSeekVramOvercommitted", HOST_A, GPU_0),
+        alert("DeepSeekVramGrowthWillExhaust", HOST_A, GPU_0, severity="warning"),
+        alert("DeepSeekVramGrowthWillExhaust", HOST_A, GPU_1, severity="warning"),
+        alert("DeepSeekVramRolloutOverlap", HOST_A, GPU_1, severity="warning"),
+        alert("DeepSeekCapacityNMinusOne", pool, severity="warning"),
+    )
+    alertmanager.settles_on(["DeepSeekVramGrowthWillExhaust a:9671 GPU-a0"])
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("source", ["nvml", "processes"])
+def test_blindness_silences_deviations_of_its_host_only(alertmanager: Alertmanager, source: str) -> None:
+    r1 = {"deployment": "r1"}
+    alertmanager.fire(
+        alert("DeepSeekMonitoringBlind", HOST_A, {"source": source}, severity="warning"),
+        alert("DeepSeekVramAboveExpected", HOST_A, r1, GPU_0, severity="warning"),
+        alert("DeepSeekVramBelowExpected", HOST_A, r1, GPU_1, severity="warning"),
+        alert("DeepSeekVramAboveExpected", HOST_B, r1, GPU_0, severity="warning"),
+        alert("DeepSeekVramOvercommitted", HOST_A, GPU_0),
+        alert("DeepSeekGpuErrors", HOST_A, GPU_0, severity="warning"),
+    )
+    alertmanager.settles_on(
+        ["DeepSeekVramAboveExpected a:9671 r1 GPU-a0", "DeepSeekVramBelowExpected a:9671 r1 GPU-a1"]
+    )
+
+
+@pytest.mark.e2e
+def test_blindness_for_something_else_silences_no_deviation(alertmanager: Alertmanager) -> None:
+    alertmanager.fire(
+        alert("DeepSeekMonitoringBlind", HOST_A, {"source": "host"}, severity="warning"),
+        alert("DeepSeekVramAboveExpected", HOST_A, {"deployment": "r1"}, GPU_0, severity="warning"),
+        # A pair that is silenced shows that the server has got as far as inhibiting.
+        alert("DeepSeekGpuLost", HOST_B, GPU_1),
+        alert("DeepSeekGpuErrors", HOST_B, GPU_1, severity="warning"),
+    )
+    alertmanager.settles_on(["DeepSeekGpuErrors b:9671 GPU-a1"])
+
+
+@pytest.mark.e2e
+def test_a_pool_below_its_plan_silences_its_own_saturation_only(alertmanager: Alertmanager) -> None:
+    alertmanager.fire(
+        alert("DeepSeekKvCapacityBelowPlan", HOST_A, {"deployment": "r1"}),
+        alert("DeepSeekKvCacheSaturated", HOST_A, {"deployment": "r1"}, severity="warning"),
+        alert("DeepSeekKvCacheSaturated", HOST_A, {"deployment": "v3"}, severity="warning"),
+        alert("DeepSeekKvCacheSaturated", HOST_B, {"deployment": "r1"}, severity="warning"),
+    )
+    alertmanager.settles_on(["DeepSeekKvCacheSaturated a:9671 r1"])
+
+
+@pytest.mark.e2e
+def test_a_ticket_about_exhaustion_silences_its_own_note_only(alertmanager: Alertmanager) -> None:
+    # GPU memory and RAM have no deployment: only `resource` keeps the one from silencing the other.
+    name = "DeepSeekCapacityExhaustion"
+    of_r1 = {"resource": "kv_cache", "deployment": "r1"}
+    of_v3 = {"resource": "kv_cache", "deployment": "v3"}
+    gpu_memory, ram = {"resource": "gpu_memory"}, {"resource": "ram"}
+    alertmanager.fire(
+        alert(name, HOST_A, of_r1, severity="warning"),
+        alert(name, HOST_A, gpu_memory, severity="warning"),
+        *(alert(name, HOST_A, one, severity="info") for one in (of_r1, of_v3, gpu_memory, ram)),
+        alert(name, HOST_B, gpu_memory, severity="info"),
+    )
+    alertmanager.settles_on([f"{name} a:9671 gpu_memory", f"{name} a:9671 kv_cache r1"])
+
+
+@pytest.mark.e2e
+def test_overcommitted_ram_silences_evictions_of_its_host_only(alertmanager: Alertmanager) -> None:
+    r1 = {"deployment": "r1"}
+    alertmanager.fire(
+        alert("DeepSeekHostMemoryOvercommitted", HOST_A),
+        alert("DeepSeekWeightsEvicted", HOST_A, r1, severity="warning"),
+        alert("DeepSeekWeightsEvicted", HOST_B, r1, severity="warning"),
+        alert("DeepSeekHostMemoryPressure", HOST_A),
+    )
+    alertmanager.settles_on(["DeepSeekWeightsEvicted a:9671 r1"])
+
+
+@pytest.mark.e2e
+def test_a_lost_device_silences_placements_on_it_only(alertmanager: Alertmanager) -> None:
+    r1 = {"deployment": "r1"}
+    alertmanager.fire(
+        alert("DeepSeekGpuLost", HOST_A, GPU_0),
+        alert("DeepSeekVramBelowExpected", HOST_A, r1, GPU_0, severity="warning"),
+        alert("DeepSeekVramBelowExpected", HOST_A, r1, GPU_1, severity="warning"),
+        alert("DeepSeekKvCacheSaturated", HOST_A, r1, severity="warning"),
+    )
+    alertmanager.settles_on(["DeepSeekVramBelowExpected a:9671 r1 GPU-a0"])

@@ -13,7 +13,7 @@ from exporter.capacity.attribution import Holding
 from exporter.capacity.observation import Running
 from exporter.engines.process import ProcessMemory
 from exporter.engines.telemetry.types import Telemetry
-from exporter.footprint.result import RankFootprint
+from exporter.footprint.result import RankFootprint, Term
 
 
 def judged(running: Running | None, *, held: int = 80) -> DeploymentStatus:
@@ -94,3 +94,60 @@ def test_what_no_request_uses_of_a_pool_could_be_had_back_but_never_more_than_is
     little = {"GPU-0": (Holding("r1", "deployment", 5),)}
     assert comparison.reclaimable(one, running, little) == {"GPU-0": 5}
     assert comparison.reclaimable(one, None, held) == {}
+
+
+class TestWhatIsNotKnown:
+    """A figure that the driver does not give is no deviation: it would be an alert about nothing."""
+
+    def deviation_of(
+        self, processes: dict[int, int | None] | None, *, used: int = 82 * GIB
+    ) -> dict[str, comparison.Deviation]:
+        one = declared("r1", footprint(1, weights=80 * GIB), devices=(0,))
+        seen = observation((gpu(0, used=used, processes=processes),), (one,), owned={"r1": frozenset({10})})
+        return dict(assess(seen, gpu_margin=0, host_margin=0).deployments[0].deviation)
+
+    def test_a_process_list_that_cannot_be_read(self) -> None:
+        assert self.deviation_of(None) == {}
+
+    def test_a_process_whose_memory_the_driver_does_not_tell(self) -> None:
+        assert self.deviation_of({10: None}) == {}
+
+    def test_memory_that_is_there_under_a_process_nobody_knows(self) -> None:
+        # In a pid namespace of its own the driver's pid is not the one that we see.
+        assert self.deviation_of({4711: 82 * GIB}) == {}
+
+    def test_a_stranger_too_small_to_be_the_deployment(self) -> None:
+        found = self.deviation_of({4711: 10 * GIB, 10: 0}, used=10 * GIB)
+        assert found["GPU-0"].size_bytes == -80 * GIB
+
+
+class TestPlan:
+    """Tokens that were promised against those that fit; the engine is given the benefit of the doubt."""
+
+    @staticmethod
+    def shortfall(planned: int | None, *, told: int | None = None, from_blocks: bool = False) -> int | None:
+        need = footprint(1, weights=40 * GIB)
+        pool = Term(20 * GIB, 25 * GIB, "estimate")
+        rank = replace(need.devices[0], components={**need.devices[0].components, "kv_cache": pool})
+        figures = replace(need.kv_cache, capacity_tokens=100_000)
+        need = replace(need, devices=(rank,), kv_cache=figures)
+        one = replace(declared("r1", need, devices=(0,)), planned_tokens=planned)
+        said = None
+        if told is not None:
+            said = Telemetry(kv_capacity_tokens=told, kv_capacity_from_blocks=from_blocks)
+        return comparison.plan_shortfall(one, said)
+
+    def test_without_a_plan_there_is_none(self) -> None:
+        assert self.shortfall(None, told=10) is None
+
+    def test_the_engines_word_decides(self) -> None:
+        assert self.shortfall(120_000, told=90_000) == 30_000
+        assert self.shortfall(80_000, told=90_000) == -10_000
+
+    def test_an_estimate_counts_at_its_optimistic_end(self) -> None:
+        # 100,000 tokens at the low end of the pool, a quarter more at the high end.
+        assert self.shortfall(125_000) == 0
+        assert self.shortfall(125_001) == 1
+
+    def test_a_word_that_is_only_a_number_of_blocks_is_no_word(self) -> None:
+        assert self.shortfall(120_000, told=90_000, from_blocks=True) == -5_000

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from exporter.cli import main
 from exporter.cli.config import to_toml
 from exporter.settings import options
-from exporter.settings.options import Deployment, Match, Settings
+from exporter.settings.options import Alertmanager, Deployment, Match, Settings
 from exporter.settings.resolve import plain
 
 
@@ -86,6 +86,9 @@ def toml_settings() -> st.SearchStrategy[Settings]:
             ),
             max_size=2,
         ),
+        alertmanagers=st.lists(
+            st.builds(Alertmanager, url=text, labels=st.dictionaries(text, text, max_size=2)), max_size=2
+        ),
     )
 
 
@@ -98,8 +101,9 @@ def without_nulls(value: Any) -> Any:
 @given(toml_settings())
 def test_any_settings_become_toml_that_says_the_same(settings: Settings) -> None:
     expected = without_nulls(plain(settings))
-    if not expected["deployments"]:
-        del expected["deployments"]
+    for name in options.TABLES:
+        if not expected[name]:
+            del expected[name]
     assert tomllib.loads(to_toml(settings)) == expected
 
 
@@ -115,7 +119,7 @@ class TestDefault:
         for line in config("default").output.splitlines():
             bare = line.removeprefix("# ")
             is_option = " = " in bare and "…" not in bare and bare.split(" = ")[0].isidentifier()
-            lines.append(bare if is_option or bare == "[[deployments]]" else line)
+            lines.append(bare if is_option or bare in ("[[deployments]]", "[[alertmanagers]]") else line)
         path = tmp_path / "config.toml"
         path.write_text("\n".join(lines), encoding="utf-8")
         checked = config("check", str(path))
@@ -126,14 +130,14 @@ class TestDefault:
         tables = {"": Settings, **options.sections()}
         for table in tables.values():
             for one in dataclasses.fields(table):
-                if one.name not in tables and one.name != "deployments":
+                if one.name not in tables and one.name not in options.TABLES:
                     at = next(
                         number for number, line in enumerate(lines) if line.startswith(f"# {one.name} = ")
                     )
                     assert lines[at - 1].startswith(f"# {one.metadata['meaning']}")
 
-    @pytest.mark.parametrize("kind", [Deployment, Match])
-    def test_it_names_every_key_of_a_deployment(self, kind: type) -> None:
+    @pytest.mark.parametrize("kind", [Deployment, Match, Alertmanager])
+    def test_it_names_every_key_of_an_entry(self, kind: type) -> None:
         lines = config("default").output.splitlines()
         for one in dataclasses.fields(kind):
             assert f"#   {one.name}: {one.metadata['meaning']}" in lines

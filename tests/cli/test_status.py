@@ -42,7 +42,7 @@ class TestForPeople:
             "v9          declared_only              –        –            –",
             "  no expectation: unknown model 'deepseek-ai/DeepSeek-V9'",
             "",
-            "sources  nvml: up, host: up, processes: unreadable",
+            "sources  nvml: up, host: up, processes: up, engines: unreadable",
         ]
 
     @pytest.mark.parametrize(
@@ -95,6 +95,8 @@ KEYS_OF_SCHEMA_1 = {
     "reload",
     "workers_stuck",
     "clock_steps",
+    "alerts",
+    "receivers",
 }
 """Scripts read these: a key that goes or changes its meaning raises the schema."""
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.settings import options
-from exporter.settings.options import Deployment, Match, Settings, from_plain
+from exporter.settings.options import Match, Settings, from_plain
 from exporter.settings.resolve import plain
 
 
@@ -23,6 +23,9 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.builds(kind, **{one.name: values(hints[one.name]) for one in dataclasses.fields(kind)})
     if get_origin(kind) is list:
         return st.lists(values(get_args(kind)[0]), max_size=3)
+    if get_origin(kind) is dict:
+        key, item = get_args(kind)
+        return st.dictionaries(values(key), values(item), max_size=3)
     if get_origin(kind) in (Union, types.UnionType):
         return st.one_of([values(one) for one in get_args(kind)])
     if get_args(kind):
@@ -46,7 +49,7 @@ def test_settings_survive_the_way_through_json(settings: Settings) -> None:
 def test_every_option_says_what_it_means() -> None:
     silent = [
         f"{kind.__name__}.{one.name}"
-        for kind in (*options.sections().values(), Deployment, Match)
+        for kind in (*options.sections().values(), *options.TABLES.values(), Match)
         for one in dataclasses.fields(kind)
         if len(str(one.metadata.get("meaning", ""))) < 5
     ]
@@ -55,5 +58,5 @@ def test_every_option_says_what_it_means() -> None:
 
 def test_options_outside_a_section_say_it_too() -> None:
     outside = {one.name for one in dataclasses.fields(Settings)} - options.sections().keys()
-    assert outside == {"pool", "expected_gpus", "deployments"}
+    assert outside == {"pool", "expected_gpus", *options.TABLES}
     assert all(one.metadata["meaning"] for one in dataclasses.fields(Settings) if one.name in outside)

@@ -65,7 +65,7 @@ class TestPrecedence:
         self, section: str, key: str, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         texts = {"level": "error", "format": "json", "cgroup_limit": "ignore"}
-        texts |= {"enabled": "false", "links": "true"}
+        texts |= {"enabled": "false", "evaluate": "false", "links": "true", "time_scale": "0.5"}
         monkeypatch.setenv(f"{ENV_PREFIX}{section}_{key}".upper(), texts.get(key, "17"))
         set_here, default = read(write(""), {}), Settings()
         assert getattr(getattr(set_here, section), key) != getattr(getattr(default, section), key)
@@ -259,3 +259,42 @@ class TestFiles:
     def test_endless_nesting_is_refused(self, write: Write) -> None:
         path = write("pool = " + "[" * 20_000 + "]" * 20_000)
         assert problem(path) == f"{path}: nested too deeply for a configuration file"
+
+
+class TestAlertmanagers:
+    @pytest.mark.parametrize(
+        ("entry", "problem"),
+        [
+            ('url = "nonsense"', "url should be http://HOST:PORT or https://HOST:PORT"),
+            ('url = "http://h:port"', "url is no URL; write http://HOST:9093"),
+            ('url = "http://me:hunter2@h:9093"', "url has a user or password in it"),
+            ('url = "http://h:9093/?q=1"', "url should end with the path, without ? and #"),
+            ('url = "http://h:9093"\nusername = "me"', "username and password_file go together"),
+            (
+                'url = "http://h"\nusername = "me"\npassword_file = "/p"\nbearer_token_file = "/t"',
+                "give username or bearer_token_file, not both",
+            ),
+            ('url = "http://h:9093"\ncert_file = "/c"', "cert_file and key_file go together"),
+            ('url = "http://h:9093"\nlabels = { "a-b" = "c" }', "'a-b' is no name of a label"),
+        ],
+    )
+    def test_what_cannot_work_is_refused_and_no_secret_repeated(
+        self, entry: str, problem: str, write: Write
+    ) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            read(write(f"[[alertmanagers]]\n{entry}\n"), {})
+        assert problem in str(caught.value)
+        assert "alertmanagers.0" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+    def test_an_unknown_key_names_the_nearest(self, write: Write) -> None:
+        with pytest.raises(ConfigurationError, match="did you mean 'password_file'"):
+            read(write('[[alertmanagers]]\nurl = "http://h"\npasword_file = "/x"\n'), {})
+
+    def test_a_plan_needs_a_length_and_a_length_a_plan(self, write: Write) -> None:
+        with pytest.raises(ConfigurationError, match="planned_sequences needs planned_context"):
+            read(write(f"{ONE}planned_sequences = 4\n"), {})
+        with pytest.raises(ConfigurationError, match="planned_context needs planned_sequences"):
+            read(write(f"{ONE}planned_context = 4096\n"), {})
+        settings = read(write(f"{ONE}planned_sequences = 4\nmax_model_len = 8192\n"), {})
+        assert settings.deployments[0].planned_sequences == 4

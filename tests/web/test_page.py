@@ -45,7 +45,7 @@ def test_it_tells_memory_deployments_and_sources() -> None:
     assert "GPU 1 H200 lost – – – –" in text
     assert "RAM up 136.0 GiB 1.5 TiB 150.0 GiB 1.4 TiB" in text
     assert "r1 deepseek-ai/DeepSeek-R1 fp8 warm" in text
-    assert "processes unreadable yes" in text
+    assert "engines unreadable yes" in text
 
 
 def test_a_deployment_without_expectation_says_why() -> None:

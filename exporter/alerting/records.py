@@ -1,0 +1,193 @@
+"""What Prometheus records from the metrics: levels upwards, trends and forecasts, and how often.
+
+Names are `level:metric:operation`. Long windows read series that are recorded seldom, since a thousand hosts
+of eight devices would cost seconds otherwise (benchmarks/rule_evaluation.py measures it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# The scraper's labels that name one host; every join stays within them, so one Prometheus serves many hosts.
+HOST_LABELS = ("instance", "job")
+
+MINUTE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One recording rule; `labels` are put on what it gives."""
+
+    name: str
+    expr: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rules that are worked out together, records before alerts. `interval_seconds` 0: the server's own."""
+
+    name: str
+    records: tuple[Record, ...] = ()
+    interval_seconds: int = 0
+
+
+_IN_POOL = (
+    "on (instance, job, gpu, uuid) group_left (pool)\n"
+    "max by (instance, job, gpu, uuid, pool) (deepseek_gpu_info)"
+)
+_HOUR = "[1h]"
+"""A host that is not scraped counts as it was, so that its silence neither frees nor takes capacity."""
+
+CAPACITY = Group(
+    "capacity",
+    (
+        Record(
+            "placement:deepseek_expected_gpu_memory_bytes:sum",
+            "sum by (instance, job, deployment, gpu, uuid) (deepseek_expected_gpu_memory_bytes)",
+        ),
+        Record(
+            "deployment:deepseek_expected_gpu_memory_bytes:sum",
+            "sum by (instance, job, deployment) (placement:deepseek_expected_gpu_memory_bytes:sum)",
+        ),
+        Record(
+            "deployment:deepseek_expected_host_memory_bytes:sum",
+            "sum by (instance, job, deployment) (deepseek_expected_host_memory_bytes)",
+        ),
+        Record(
+            "host:deepseek_gpu_memory_headroom_bytes:min",
+            "min by (instance, job, bound) (deepseek_gpu_memory_headroom_bytes)",
+        ),
+        Record(
+            "host:deepseek_gpu_memory_overcommit_ratio:max",
+            "max by (instance, job, bound) (deepseek_gpu_memory_overcommit_ratio)",
+        ),
+    ),
+)
+
+FLEET = Group(
+    "fleet",
+    (
+        # A service is a deployment over all its hosts, which know it by the same name.
+        Record(
+            "service:deepseek_expected_gpu_memory_bytes:sum",
+            "sum by (job, deployment) (deployment:deepseek_expected_gpu_memory_bytes:sum)",
+        ),
+        Record(
+            "service:deepseek_deployment_hosts:count",
+            "count by (job, deployment) (deployment:deepseek_expected_gpu_memory_bytes:sum)",
+        ),
+        Record(
+            # As tight as its tightest rank, on whichever host that is.
+            "service:deepseek_gpu_memory_headroom_bytes:min",
+            "min by (job, deployment) (\n"
+            "  group by (instance, job, uuid, deployment) (\n"
+            "    placement:deepseek_expected_gpu_memory_bytes:sum\n  )\n"
+            "  * on (instance, job, uuid) group_left ()\n"
+            '  max without (bound) (deepseek_gpu_memory_headroom_bytes{bound="low"})\n'
+            ")",
+        ),
+        Record(
+            "host:deepseek_gpu_memory_capacity_bytes:sum",
+            f"sum by (instance, job, pool) (\ndeepseek_gpu_memory_capacity_bytes\n* {_IN_POOL}\n)",
+        ),
+        Record(
+            "host:deepseek_gpu_memory_committed_bytes:sum",
+            f"sum by (instance, job, pool, bound) (\ndeepseek_gpu_memory_committed_bytes\n* {_IN_POOL}\n)",
+        ),
+        Record(
+            "pool:deepseek_gpu_memory_capacity_bytes:sum",
+            f"sum by (job, pool) (last_over_time(host:deepseek_gpu_memory_capacity_bytes:sum{_HOUR}))",
+        ),
+        Record(
+            "pool:deepseek_gpu_memory_capacity_bytes:n_minus_1",
+            "pool:deepseek_gpu_memory_capacity_bytes:sum\n"
+            f"- max by (job, pool) (last_over_time(host:deepseek_gpu_memory_capacity_bytes:sum{_HOUR}))",
+        ),
+        Record(
+            "pool:deepseek_gpu_memory_committed_bytes:sum",
+            "sum by (job, pool, bound) (\n"
+            f"last_over_time(host:deepseek_gpu_memory_committed_bytes:sum{_HOUR})\n)",
+        ),
+        Record(
+            "pool:deepseek_gpu_memory_headroom_bytes:min",
+            f"min by (job, pool, bound) (\ndeepseek_gpu_memory_headroom_bytes\n* {_IN_POOL}\n)",
+        ),
+        Record(
+            "fleet:deepseek_gpu_memory_headroom_bytes:min",
+            "min by (job, bound) (host:deepseek_gpu_memory_headroom_bytes:min)",
+        ),
+        Record(
+            "fleet:deepseek_host_memory_headroom_bytes:min",
+            "min by (job, bound) (deepseek_host_memory_headroom_bytes)",
+        ),
+    ),
+)
+
+TRENDS = Group(
+    "trends",
+    (
+        Record(
+            "device:deepseek_gpu_memory_committed_bytes:low",
+            'max without (bound) (deepseek_gpu_memory_committed_bytes{bound="low"})',
+        ),
+        Record(
+            "device:deepseek_expected_gpu_memory_bytes:sum",
+            "sum by (instance, job, gpu, uuid) (placement:deepseek_expected_gpu_memory_bytes:sum)",
+        ),
+        Record(
+            "deployment:deepseek_tokens:sum",
+            "sum by (instance, job, deployment) (deepseek_tokens_total)",
+        ),
+    ),
+    interval_seconds=2 * MINUTE,
+)
+
+
+def _peak(resource: str, expr: str) -> Record:
+    return Record("resource:deepseek_capacity_used_ratio:max10m", expr, (("resource", resource),))
+
+
+_PEAKS = "resource:deepseek_capacity_used_ratio:max1d[15d:1d]"
+_GROWTH = "resource:deepseek_capacity_growth_ratio_per_day:deriv14d"
+
+FORECAST = Group(
+    "forecast",
+    (
+        # Committed memory and tokens in use, never what an engine reserves at its start.
+        _peak(
+            "gpu_memory",
+            "max without (bound) (\n"
+            'max_over_time(host:deepseek_gpu_memory_overcommit_ratio:max{bound="low"}[10m])\n)',
+        ),
+        _peak(
+            "ram",
+            'max without (bound) (max_over_time(deepseek_host_memory_overcommit_ratio{bound="low"}[10m]))',
+        ),
+        _peak("kv_cache", "max_over_time(deepseek_kv_cache_usage_ratio[10m])"),
+        Record(
+            "resource:deepseek_capacity_used_ratio:max1d",
+            "max_over_time(resource:deepseek_capacity_used_ratio:max10m[1d])",
+        ),
+        Record(
+            # One peak a day, at midnight UTC; nothing is forecast from fewer than 14.
+            _GROWTH,
+            f"86400 * deriv({_PEAKS})\nand count_over_time({_PEAKS}) >= 14",
+        ),
+        Record(
+            # Share of the variance that the line explains: slope² · var(t) / var(y), and n instants a day
+            # apart have the variance (n² - 1) / 12.
+            "resource:deepseek_capacity_fit_quality:r2_14d",
+            f"{_GROWTH} ^ 2\n* (count_over_time({_PEAKS}) ^ 2 - 1) / 12\n/ (stdvar_over_time({_PEAKS}) > 0)",
+        ),
+        Record(
+            "resource:deepseek_capacity_exhaustion_days:deriv14d",
+            f"clamp_min(1 - resource:deepseek_capacity_used_ratio:max1d, 0) / ({_GROWTH} > 0)",
+        ),
+    ),
+    interval_seconds=5 * MINUTE,
+)
+
+MONITORING = Group("monitoring")
+
+GROUPS = (CAPACITY, FLEET, TRENDS, FORECAST, MONITORING)
