@@ -29,18 +29,22 @@ class RunningPrometheus:
         self._log = log
 
     @classmethod
-    def start(cls, directory: Path, target: str) -> RunningPrometheus:
-        """Start one that scrapes `target` as job `deepseek`. AssertionError when it does not come up."""
+    def start(cls, directory: Path, target: str, alertmanager: str | None = None) -> RunningPrometheus:
+        """Start one that scrapes `target` as job `deepseek`, and tells the Alertmanager at `alertmanager`
+        (host:port), if any. AssertionError when it does not come up.
+        """
         assert shutil.which("prometheus"), "prometheus is missing: apt install prometheus"
         directory.mkdir(parents=True, exist_ok=True)
         port = free_port()
         (directory / "rules.yml").write_text(yaml.safe_dump(quick(yaml.safe_load(RULES.read_text()))))
         scrape = {"job_name": "deepseek", "static_configs": [{"targets": [target]}]}
-        config = {
+        config: dict[str, Any] = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yml"],
             "scrape_configs": [scrape],
         }
+        if alertmanager is not None:
+            config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
         (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
         command = [
             "prometheus",

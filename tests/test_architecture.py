@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "exporter"
 FLOORS = {
     "units": 0,
     "log": 0,
+    "statefile": 0,
     "settings": 1,
     "models": 2,
     "engines": 2,

@@ -13,6 +13,7 @@ import click
 from exporter import log
 from exporter.cli.checks import Check, Verdict
 from exporter.cli.common import NO, flags_of, load, print_json, settings_flags, table
+from exporter.cli.doctor_alerts import alertmanagers
 from exporter.cli.doctor_engines import engines
 from exporter.daemon import paths
 from exporter.daemon.control import is_alive
@@ -36,6 +37,7 @@ def command(file: Path | None, as_json: bool, **given: Any) -> None:
         _processes(settings),
         *engines(settings.host.proc_path),
         *_nvml(settings),
+        *alertmanagers(settings),
         _state(settings),
         _daemon(settings),
     ]

@@ -12,7 +12,17 @@ _SERVICE_SOCKET = Path("/run") / _NAME / "control.sock"
 
 
 def inventory_file(options: State) -> Path:
-    """The inventory: in the configured directory, the service's, else the user's state folder (XDG)."""
+    """The devices that were ever seen here."""
+    return state_directory(options) / "inventory.json"
+
+
+def alerts_file(options: State) -> Path:
+    """The alerts that stood when they last changed."""
+    return state_directory(options) / "alerts.json"
+
+
+def state_directory(options: State) -> Path:
+    """Where state is kept: the configured directory, the service's, else the user's state folder (XDG)."""
     service = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if options.directory is not None:
         directory = options.directory
@@ -21,7 +31,7 @@ def inventory_file(options: State) -> Path:
     else:
         state_home = os.environ.get("XDG_STATE_HOME")
         directory = (Path(state_home) if state_home else Path.home() / ".local" / "state") / _NAME
-    return directory / "inventory.json"
+    return directory
 
 
 def control_socket(options: State) -> Path:
@@ -34,4 +44,4 @@ def control_socket(options: State) -> Path:
     if os.geteuid() == 0:
         return _SERVICE_SOCKET
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return (Path(runtime) / _NAME if runtime else inventory_file(options).parent) / "control.sock"
+    return (Path(runtime) / _NAME if runtime else state_directory(options)) / "control.sock"

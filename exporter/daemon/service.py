@@ -16,10 +16,11 @@ from typing import Any
 
 from exporter import __version__, log
 from exporter.daemon import notify, paths
+from exporter.daemon.alerts import Alerts
 from exporter.daemon.control import Answer, ControlServer
 from exporter.daemon.poller import Poller
 from exporter.daemon.schedule import Schedule
-from exporter.exposition.collect import samples
+from exporter.exposition.collect import alert_samples, receiver_samples, samples
 from exporter.exposition.render import Renderer
 from exporter.hardware.inventory import Inventory
 from exporter.settings import resolve
@@ -52,6 +53,7 @@ class Service:
         self._renderer = Renderer()
         self._poller = Poller(settings, Inventory(paths.inventory_file(settings.state)))
         self._application = Application(self.healthy)
+        self._alerts: Alerts | None = None
         self._schedule = Schedule()
         self._reloading = asyncio.Lock()
         self._address = ("", 0)
@@ -71,6 +73,9 @@ class Service:
                 "listening beyond this host without authentication; put a proxy or a firewall in front",
                 address=self._settings.web.listen_address,
             )
+        alerts_file = paths.alerts_file(self._settings.state)
+        self._alerts = Alerts(self._settings, self._address[1], alerts_file)
+        self._alerts.start(self._settings)
         server = Server(self._application, self._settings.web)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         polling = asyncio.create_task(self._poller.run(self._publish, self._stop))
@@ -91,8 +96,14 @@ class Service:
 
     def _publish(self, snapshot: Snapshot) -> None:
         first = self._snapshot is None
+        seen = list(samples(snapshot))
+        if self._alerts is not None:
+            alerts = self._alerts.judge(seen)
+            receivers = self._alerts.receivers()
+            snapshot = replace(snapshot, alerts=alerts, receivers=receivers)
+            seen += [*alert_samples(alerts), *receiver_samples(receivers)]
         self._snapshot = snapshot
-        exposition = self._renderer.render(samples(snapshot))
+        exposition = self._renderer.render(seen)
         self._application.publish(exposition, landing(snapshot))
         if self._schedule.check_clock():
             self._poller.clock_steps = self._schedule.clock_steps
@@ -134,6 +145,8 @@ class Service:
                     _log.warning("these options take effect only after a restart", options=", ".join(kept))
                 self._settings = settings = without_restart(self._settings, settings)
                 self._poller.apply(settings)
+                if self._alerts is not None:
+                    await self._alerts.apply(settings)
                 log.configure(settings.log.level, settings.log.format)
                 self._poller.reload = Reload(True, time.time())
                 await self._poller.scan_processes()
@@ -220,8 +233,11 @@ class Service:
         server.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
+                await asyncio.wait([polling])
+                if self._alerts is not None:
+                    await self._alerts.stop()
                 await self._poller.nvml.close()
-                await asyncio.wait([serving, polling])
+                await asyncio.wait([serving])
         for task in (serving, polling, *self._tasks):
             if task.done() and not task.cancelled() and task.exception() is not None:
                 raise task.exception() or AssertionError

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exporter import log
+from exporter import log, statefile
 from exporter.hardware.gpu import GpuIdentity
 
 _log = log.get(__name__)
 _VERSION = 1
-_MAX_BYTES = 2**20
 _RETRY_SECONDS = 60.0
 
 
@@ -51,7 +48,7 @@ class Inventory:
             return
         rows = [dataclasses.asdict(identity) for identity in self.all()]
         try:
-            _write_atomically(self._path, json.dumps({"version": _VERSION, "gpus": rows}, indent=1))
+            statefile.write(self._path, {"version": _VERSION, "gpus": rows})
         except OSError as error:
             if self._unsaved_since is None:
                 _log.warning(
@@ -64,8 +61,7 @@ class Inventory:
 
 def _load(path: Path) -> dict[str, GpuIdentity]:
     try:
-        with path.open("rb") as stream:
-            content = json.loads(stream.read(_MAX_BYTES))
+        content = statefile.read(path)
         if content["version"] != _VERSION:
             raise ValueError(f"version {content['version']}")
         identities = [_identity(row) for row in content["gpus"]]
@@ -86,13 +82,3 @@ def _identity(row: Mapping[str, Any]) -> GpuIdentity:
     if not all(isinstance(one, str) for one in texts.values()) or not texts["uuid"]:
         raise ValueError("a device without its names")
     return GpuIdentity(index=int(row["index"]), numa_node=None if node is None else int(node), **texts)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(path)
