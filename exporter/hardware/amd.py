@@ -154,8 +154,8 @@ class Driver:
             for pid, usage in self._files.usage(nodes, device.address).items()
         }
         if held is None:
-            if self._topology[1].problem:
-                folder.errors["kfd"] = self._topology[1].problem
+            if problem := self._topology[1].problem or ("unreadable" if device.node else ""):
+                folder.errors["kfd"] = problem
             if self._files.denied and not seen:
                 folder.errors["processes"] = "no_permission"
                 return None

@@ -5,7 +5,8 @@ kfd_topology.c and kfd_process.c, which say also:
 * `local_mem_size` of a node is 0 on every device, so it tells nothing of where the memory is;
 * `location_id` is bus, device and function in its low 16 bits; a partition's number stands in bits 28 to 31,
   on older kernels it was added to the function;
-* `gpu_id` and `properties` are refused (EPERM) to a process whose device cgroup excludes the render node;
+* `gpu_id` and `properties` are refused (EPERM) to a process whose device cgroup excludes the render node, as
+  some kernels may do with what follows;
 * `proc/PID/vram_<gpu_id>` is what the process asked for as device memory, world-readable; on an APU too,
   where the kernel may take it from RAM. What is shared, mapped or migrated into RAM is not in it.
 """
@@ -122,6 +123,8 @@ def read_processes(root: str, gpu_id: int) -> dict[int, int] | None:
     for pid in pids:
         try:
             size = parse_integer(read_text(f"{root}/proc/{pid}/vram_{gpu_id}"))
+        except PermissionError:
+            return None  # who else is there would be missing from the list without a word
         except OSError:
             continue  # not on this device, or it has just ended
         if size is not None and 0 < size <= MAX_BYTES_OF_MEMORY:

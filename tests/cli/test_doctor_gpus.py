@@ -57,7 +57,7 @@ def test_processes_that_may_not_be_seen_are_a_problem_with_what_to_do(tmp_path: 
     assert found["amdgpu.0.processes"].verdict == "problem"
     assert "/sys/class/kfd" in found["amdgpu.0.processes"].advice
     assert "fdinfo" in found["amdgpu.0.processes"].advice
-    assert found["amdgpu.values"].found == "values that are absent, by reason: no_permission 1"
+    assert found["amdgpu.values"].found == "values that are absent, by reason: no_permission 1, unreadable 1"
 
 
 def test_values_that_make_no_sense_are_noted_with_their_reason(tmp_path: Path) -> None:

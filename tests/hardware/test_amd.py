@@ -294,8 +294,25 @@ def test_where_neither_may_be_read_the_processes_are_unknown_with_a_reason(tmp_p
         folder.rename(folder.with_name("gone"))
     found = raw(made)
     assert found["processes"] is None
-    assert found["errors"]["processes"] == "no_permission"
+    assert found["errors"] == {"kfd": "unreadable", "processes": "no_permission"}
     assert found["values"]["memory_used_bytes"] == 96 * GIB
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_only_others_may_read_is_absent_with_the_reason(tmp_path: Path) -> None:
+    made = lone(tmp_path)
+    made.opens(6000, 4, "renderD128", fdinfo(FIRST, 9, 300 * KIB, 0))
+    (made.proc / "6000/fd").chmod(0)
+    assert reading(made).processes == (GpuProcess(5000, 95 * GIB),)  # the other stays unattributed
+    (made.kfd / "proc/5000/vram_60000").chmod(0)
+    (made.folder(FIRST) / "gpu_busy_percent").chmod(0)
+    found = raw(made)
+    assert found["processes"] is None
+    assert found["errors"] == {
+        "kfd": "unreadable",
+        "processes": "no_permission",
+        "gpu_busy_percent": "no_permission",
+    }
 
 
 def test_a_topology_that_is_refused_is_a_reason_and_costs_the_processes_only(tmp_path: Path) -> None:
