@@ -15,7 +15,8 @@ _MOST_MICROJOULES = 2**63
 _COLDEST_MILLICELSIUS, _HOTTEST_MILLICELSIUS = -50_000, 200_000  # beyond, silicon neither runs nor lasts
 _SENSORS = range(1, 9)
 _RAS_BLOCKS = ("umc", "gfx", "sdma", "mmhub")
-"""The parts of a device with error correction that hold data: memory, compute, copy engines, memory hub."""
+"""The parts of a device with error correction that hold data: memory, compute, copy engines, memory hub. The
+driver asks the firmware for each anew, which takes how long nobody has published, so no more than these."""
 _MOST_ERRORS = 2**48
 _FIRMWARE = ("smc", "sos", "mec")
 """Power management, security processor, compute: what release notes ask for. From `fw_version/`."""

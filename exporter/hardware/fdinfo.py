@@ -7,17 +7,19 @@ To find the open files, every process has to be looked at, which is done seldom;
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from exporter.hardware.sysfs import MAX_BYTES_OF_MEMORY, read_text
+from exporter.hardware.sysfs import MAX_BYTES_OF_MEMORY, names, read_text
 
 _LOOK_EVERY_SECONDS = 30.0
-_MOST_FILES = 100_000
-"""looked at in one go: 1,600 files took 8 ms (homelab-monitor#247)"""
+_SLICE_SECONDS = 0.01
+_MOST_FILES = 20_000
+"""of one process: looking at 1,600 files took 8 ms (homelab-monitor#247)"""
 _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LINE = re.compile(r"^([a-z][\w-]{0,63}):[ \t]*(.{1,128}?)[ \t]*$", re.ASCII | re.MULTILINE)
 _SIZE = re.compile(r"^(\d{1,20})(?: (KiB|MiB|GiB))?$", re.ASCII)
@@ -67,21 +69,28 @@ def _size(text: str | None) -> int | None:
 
 
 class OpenFiles:
-    """Which processes hold which DRM device file open; looked for anew every half minute."""
+    """Which processes hold which DRM device file open; looked for every half minute, a slice at a time."""
 
-    def __init__(self, proc: str) -> None:
+    def __init__(self, proc: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._proc = proc
-        self._due = 0.0
+        self._clock = clock
+        self._left: list[int] = []
+        self._found: dict[str, list[tuple[int, str]]] = {}
+        self._found_denied = False
         self._by_node: dict[str, list[tuple[int, str]]] = {}
         self.denied = False
         """some processes' files may not be seen"""
+        self._begin()
+        self._go_on(math.inf)
 
     def usage(self, nodes: Iterable[str], pci_address: str) -> dict[int, Usage]:
         """pid → what it holds on the device at `pci_address`, whose files in /dev/dri are `nodes`.
 
         A client counts once, whichever processes have inherited its file: for the first of them.
         """
-        self._look_when_due()
+        if not self._left and self._clock() >= self._due:
+            self._begin()
+        self._go_on(_SLICE_SECONDS)
         counted: set[int] = set()
         found: dict[int, Usage] = {}
         for pid, number in sorted(one for node in set(nodes) for one in self._by_node.get(node, ())):
@@ -98,37 +107,40 @@ class OpenFiles:
             )
         return found
 
-    def _look_when_due(self) -> None:
-        if time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + _LOOK_EVERY_SECONDS
-        self._by_node, self.denied = {}, False
-        left = _MOST_FILES
+    def _begin(self) -> None:
+        """Begin a look at all processes; what the last one found holds until this one is done."""
+        self._due = self._clock() + _LOOK_EVERY_SECONDS
+        self._found, self._found_denied = {}, False
         try:
-            pids = [int(name) for name in os.listdir(self._proc) if name.isdigit()]  # noqa: PTH208 (see sysfs)
-        except (OSError, ValueError):
-            self.denied = True
-            return
-        for pid in sorted(pids):
-            left -= self._look_at(pid)
-            if left <= 0:
-                return
+            self._left = [int(name) for name in names(self._proc) if name.isascii() and name.isdigit()]
+        except OSError:
+            self._left, self._found_denied = [], True
+            self._by_node, self.denied = {}, True
 
-    def _look_at(self, pid: int) -> int:
-        """Note a process's open device files; how many files it has."""
+    def _go_on(self, seconds: float) -> None:
+        """Look at processes for a while: a device must not count as stalled because there are many."""
+        if not self._left:
+            return
+        until = self._clock() + seconds
+        while self._left and self._clock() < until:
+            self._look_at(self._left.pop())
+        if not self._left:
+            self._by_node, self.denied = self._found, self._found_denied
+
+    def _look_at(self, pid: int) -> None:
+        """Note a process's open device files."""
         folder = f"{self._proc}/{pid}/fd"
         try:
-            numbers = os.listdir(folder)  # noqa: PTH208 (see sysfs)
+            numbers = os.listdir(folder)[:_MOST_FILES]  # noqa: PTH208 (see sysfs)
         except PermissionError:
-            self.denied = True
-            return 1
+            self._found_denied = True
+            return
         except OSError:
-            return 1
+            return
         for number in numbers:
             try:
                 match = _NODE.search(os.readlink(f"{folder}/{number}"))  # noqa: PTH115 (see sysfs)
             except OSError:
                 continue
             if match is not None:
-                self._by_node.setdefault(match[1], []).append((pid, number))
-        return len(numbers) + 1
+                self._found.setdefault(match[1], []).append((pid, number))

@@ -101,6 +101,7 @@ def test_on_a_host_with_amd_alone_nothing_is_missed_of_nvidia(tmp_path: Path) ->
     assert (nvml.expected, amdgpu.expected) == (False, True)
     assert amdgpu.up
     assert snapshot.visible_gpus == {"amd": 8}
+    assert [gpu.state for gpu in snapshot.gpus] == [GpuState.UP] * 8  # NVIDIA's silence costs them nothing
 
 
 def test_the_memory_of_a_deployment_s_process_is_held_by_it_on_its_devices(tmp_path: Path) -> None:

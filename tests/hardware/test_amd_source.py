@@ -13,12 +13,13 @@ from typing import Any
 import psutil
 import pytest
 from amd_tree import GIB, MI300X_ADDRESSES, AmdHost, eight_mi300x, host, mi300x
-from nvml_host import INTERVAL_SECONDS, OPTIONS, children, gpu_at, states
+from fake_nvml.devices import many
+from nvml_host import INTERVAL_SECONDS, OPTIONS, DriverFactory, children, gpu_at, states
 
 from exporter.hardware.amd_source import AmdSource
 from exporter.hardware.gpu import GpuIdentity, GpuState
 from exporter.hardware.inventory import Inventory
-from exporter.hardware.supervision import Sweep
+from exporter.hardware.supervision import NvmlSource, Sweep
 
 UP, STALLED, LOST, SUSPENDED = GpuState.UP, GpuState.STALLED, GpuState.LOST, GpuState.SUSPENDED
 BUSY = "gpu_busy_percent"
@@ -224,6 +225,30 @@ def test_indices_follow_those_of_nvidia_s_devices(tmp_path: Path, nvidia: int) -
         sweep = await watched.sweep()
         assert states(sweep)[nvidia] == STALLED
         assert [one.vendor for one in watched.source.remembered()] == ["amd"] * 8
+
+    run(made, body, inventory)
+
+
+def test_two_vendors_on_one_host_tell_of_their_own_devices_only(
+    tmp_path: Path, make_driver: DriverFactory
+) -> None:
+    make_driver(many("h200", 2))
+    inventory = Inventory(None)
+    made = eight_mi300x(tmp_path)
+
+    async def body(watched: Watched) -> None:
+        nvidia = NvmlSource(OPTIONS, inventory)
+        try:
+            async with asyncio.timeout(15):
+                while not (sweep := await nvidia.sweep(INTERVAL_SECONDS)).up:
+                    pass
+            amd = await watched.until(lambda sweep: sweep.up)
+            again = await nvidia.sweep(INTERVAL_SECONDS)
+        finally:
+            await nvidia.close()
+        assert states(sweep) == states(again) == {0: UP, 1: UP}
+        assert states(amd) == dict.fromkeys(range(2, 10), UP)
+        assert len(inventory.all()) == 10
 
     run(made, body, inventory)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from amd_tree import GIB, KIB, MIB, STRIX, AmdHost, fdinfo, strix_halo
 from hypothesis import given
 from hypothesis import strategies as st
+from nvml_host import FakeClock
 
 from exporter.hardware.fdinfo import Client, OpenFiles, Usage, parse_client
 
@@ -87,6 +89,39 @@ def test_a_process_that_ends_between_look_and_read_is_left_out(tmp_path: Path) -
     (made.proc / "4100").rename(tmp_path / "ended")
     assert set(files.usage(["renderD128"], STRIX)) == {3098}
     assert not files.denied
+
+
+def test_a_process_that_comes_later_is_found_within_half_a_minute(tmp_path: Path) -> None:
+    made, clock = strix_halo(tmp_path), FakeClock()
+    files = OpenFiles(str(made.proc), clock)
+    made.opens(4300, 3, "renderD128", fdinfo(STRIX, 77, 1024, 0))
+    assert 4300 not in files.usage(["renderD128"], STRIX)
+    clock.now += 30
+    assert files.usage(["renderD128"], STRIX)[4300] == Usage(MIB, 0)
+
+
+@dataclass
+class PassingClock(FakeClock):
+    """A clock on which time passes with each look at it."""
+
+    step: float = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def test_a_look_at_many_processes_is_done_in_slices_and_the_last_one_holds_meanwhile(tmp_path: Path) -> None:
+    made, clock = strix_halo(tmp_path), PassingClock()
+    files = OpenFiles(str(made.proc), clock)
+    for pid in range(5000, 5010):
+        made.opens(pid, 3, "renderD128", fdinfo(STRIX, pid, 1024, 0))
+    clock.now += 30
+    clock.step = 0.006  # so that a slice ends after one process
+    seen = [frozenset(files.usage(["renderD128"], STRIX)) for _ in range(20)]
+    assert seen[:3] == [{3098, 4100}] * 3
+    assert seen[-1] == {3098, 4100, *range(5000, 5010)}
+    assert len(set(seen)) == 2  # never a part of a look
 
 
 def test_a_proc_that_cannot_be_listed_shows_nobody(tmp_path: Path) -> None:
