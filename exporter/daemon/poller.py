@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cached_property
+from typing import NamedTuple
 
 from exporter import log
 from exporter.capacity.assessment import assess
@@ -26,6 +27,13 @@ from exporter.settings.options import Settings
 from exporter.snapshot import Reload, Snapshot, Source
 
 _log = log.get(__name__)
+
+
+class _Timed(NamedTuple):
+    """A sweep and how long it took."""
+
+    sweep: Sweep
+    seconds: float
 
 
 class Poller:
@@ -81,11 +89,11 @@ class Poller:
         started, taken_at = time.monotonic(), time.time()
         self.last_poll_monotonic = started
         sources = []
-        (nvml, nvml_seconds), (amd, amd_seconds) = await asyncio.gather(self._sweep_nvml(), self._sweep_amd())
-        gpus = nvml.gpus + amd.gpus
-        sources.append(self._nvml_source(nvml, nvml_seconds))
-        if self._has_amd():
-            sources.append(self._amd_source(amd, amd_seconds))
+        nvml, amd = await self._sweep()
+        gpus = nvml.sweep.gpus + amd.sweep.gpus if amd else nvml.sweep.gpus
+        sources.append(self._nvml_source(nvml))
+        if amd:
+            sources.append(self._amd_source(amd))
         host_started = time.monotonic()
         host, host_state = self._read_host()
         sources.append(self._source("host", host_state, time.monotonic() - host_started))
@@ -110,12 +118,12 @@ class Poller:
             duration_seconds=time.monotonic() - started,
             gpus=gpus,
             visible_gpus={
-                vendor: sweep.visible
-                for vendor, sweep in ((VENDOR, nvml), (amd_source.VENDOR, amd))
-                if sweep.up
+                vendor: timed.sweep.visible
+                for vendor, timed in ((VENDOR, nvml), (amd_source.VENDOR, amd))
+                if timed and timed.sweep.up
             },
             expected_gpus=self._expected_gpus(),
-            driver_version=nvml.driver_version or amd.driver_version,
+            driver_version=nvml.sweep.driver_version or (amd.sweep.driver_version if amd else ""),
             host=host,
             assessment=assessment,
             sources=tuple(sources),
@@ -155,19 +163,21 @@ class Poller:
         """Live workers of every driver."""
         return self.nvml.worker_pids() + self.amd.worker_pids()
 
-    async def _sweep_nvml(self) -> tuple[Sweep, float]:
+    async def _sweep(self) -> tuple[_Timed, _Timed | None]:
+        """What NVIDIA's driver gives and, on a host with AMD devices, at the same time what AMD's does."""
+        if self._has_amd():
+            return await asyncio.gather(self._sweep_nvml(), self._timed(self.amd))
+        return await self._sweep_nvml(), None
+
+    async def _sweep_nvml(self) -> _Timed:
         if not self.settings.nvml.enabled:
-            return Sweep((), "disabled", "", 0), 0.0
+            return _Timed(Sweep((), "disabled", "", 0), 0.0)
         return await self._timed(self.nvml)
 
-    async def _sweep_amd(self) -> tuple[Sweep, float]:
-        if not self._has_amd():
-            return Sweep((), "disabled", "", 0), 0.0
-        return await self._timed(self.amd)
-
-    async def _timed(self, source: GpuSource) -> tuple[Sweep, float]:
+    async def _timed(self, source: GpuSource) -> _Timed:
         started = time.monotonic()
-        return await source.sweep(self.settings.poll.interval), time.monotonic() - started
+        sweep = await source.sweep(self.settings.poll.interval)
+        return _Timed(sweep, time.monotonic() - started)
 
     def _has_amd(self) -> bool:
         """Whether there is anything to say of AMD devices: most hosts have none, and pay nothing."""
@@ -198,25 +208,25 @@ class Poller:
         configured = self.settings.expected_gpus
         return len(self.nvml.inventory.all()) if configured is None else configured
 
-    def _nvml_source(self, sweep: Sweep, seconds: float) -> Source:
+    def _nvml_source(self, timed: _Timed) -> Source:
         # Devices that are configured or declared are NVIDIA's where nothing speaks of another vendor's.
         expected = bool(self.nvml.remembered()) or (self._wants_gpus() and not self._has_amd())
-        return self._gpu_source("nvml", self.nvml, sweep, seconds, self.settings.nvml.enabled and expected)
+        return self._gpu_source("nvml", self.nvml, timed, self.settings.nvml.enabled and expected)
 
-    def _amd_source(self, sweep: Sweep, seconds: float) -> Source:
+    def _amd_source(self, timed: _Timed) -> Source:
         expected = bool(self.amd.remembered()) or (self._wants_gpus() and not self.nvml.remembered())
-        return self._gpu_source("amdgpu", self.amd, sweep, seconds, expected)
+        return self._gpu_source("amdgpu", self.amd, timed, expected)
 
     def _wants_gpus(self) -> bool:
         """Whether the configuration speaks of devices."""
         declared = any(entry.devices for entry in self.settings.deployments)
         return declared or bool(self.settings.expected_gpus)
 
-    def _gpu_source(self, name: str, of: GpuSource, sweep: Sweep, seconds: float, expected: bool) -> Source:
+    def _gpu_source(self, name: str, of: GpuSource, timed: _Timed, expected: bool) -> Source:
         return self._source(
             name,
-            sweep.state,
-            seconds,
+            timed.sweep.state,
+            timed.seconds,
             expected=expected,
             errors=of.errors,
             worker_restarts=of.worker_restarts,
