@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cached_property
+from typing import NamedTuple
 
 from exporter import log
 from exporter.capacity.assessment import Assessment, assess
@@ -16,15 +17,24 @@ from exporter.capacity.observation import Declared, Observation
 from exporter.capacity.tolerance import Tolerance
 from exporter.daemon.engines import EngineWatch
 from exporter.footprint.estimate import DeviceShape
+from exporter.hardware import amd_source
+from exporter.hardware.amd_source import AmdSource
 from exporter.hardware.gpu import Gpu
 from exporter.hardware.host import HostReading, HostSource, HostUnreadable
 from exporter.hardware.inventory import Inventory
-from exporter.hardware.supervision import VENDOR, NvmlSource, Sweep
+from exporter.hardware.supervision import VENDOR, GpuSource, NvmlSource, Sweep
 from exporter.models.catalog import Catalog, catalog
 from exporter.settings.options import Settings
 from exporter.snapshot import Reload, Snapshot, Source
 
 _log = log.get(__name__)
+
+
+class _Timed(NamedTuple):
+    """A sweep and how long it took."""
+
+    sweep: Sweep
+    seconds: float
 
 
 class Poller:
@@ -33,6 +43,7 @@ class Poller:
     def __init__(self, settings: Settings, inventory: Inventory) -> None:
         self.settings = settings
         self.nvml = NvmlSource(settings.nvml, inventory)
+        self.amd = AmdSource(settings.nvml, inventory, settings.host.sys_path, settings.host.proc_path)
         self.clock_steps = 0
         self.reload = Reload(successful=True, at_seconds=time.time())
         self.last_poll_monotonic = time.monotonic()
@@ -57,7 +68,8 @@ class Poller:
     def apply(self, settings: Settings) -> None:
         """Use other settings from the next poll on; what needs a restart stays as it was."""
         self.settings = settings
-        self.nvml.apply(settings.nvml)
+        for source in (self.nvml, self.amd):
+            source.apply(settings.nvml)
         self._host.cgroup_limit = settings.host.cgroup_limit == "auto"
 
     async def run(self, publish: Callable[[Snapshot], None], stop: asyncio.Event) -> None:
@@ -78,21 +90,24 @@ class Poller:
         started, taken_at = time.monotonic(), time.time()
         self.last_poll_monotonic = started
         sources = []
-        sweep = await self._sweep()
-        sources.append(self._nvml_source(sweep, time.monotonic() - started))
+        nvml, amd = await self._sweep()
+        gpus = nvml.sweep.gpus + amd.sweep.gpus if amd else nvml.sweep.gpus
+        sources.append(self._nvml_source(nvml))
+        if amd:
+            sources.append(self._amd_source(amd))
         host_started = time.monotonic()
         host, host_state = self._read_host()
         sources.append(self._source("host", host_state, time.monotonic() - host_started))
-        declared = self._place(sweep.gpus, host)
-        await self.engines.see_new_pids(sweep.gpus)
+        declared = self._place(gpus, host)
+        await self.engines.see_new_pids(gpus)
         sources.append(self._engine_source("processes", self.engines.state, self.engines.errors))
         await self.engines.ask(self.settings.poll.interval)
         if self.engines.has_asked:
             sources.append(self._engine_source("engines", "up", self.engines.telemetry_errors))
         shape = host_shape(host) if host else None
-        engines = self.engines.join(declared, sweep.gpus, self._shapes, shape)
+        engines = self.engines.join(declared, gpus, self._shapes, shape)
         observation = Observation(
-            sweep.gpus,
+            gpus,
             host,
             engines.deployments,
             engines.owned,
@@ -105,10 +120,14 @@ class Poller:
         return Snapshot(
             taken_at_seconds=taken_at,
             duration_seconds=time.monotonic() - started,
-            gpus=sweep.gpus,
-            visible_gpus={VENDOR: sweep.visible} if sweep.up else {},
+            gpus=gpus,
+            visible_gpus={
+                vendor: timed.sweep.visible
+                for vendor, timed in ((VENDOR, nvml), (amd_source.VENDOR, amd))
+                if timed and timed.sweep.up
+            },
             expected_gpus=self._expected_gpus(),
-            driver_version=sweep.driver_version,
+            driver_version=nvml.sweep.driver_version or (amd.sweep.driver_version if amd else ""),
             host=host,
             assessment=assessment,
             sources=tuple(sources),
@@ -118,7 +137,7 @@ class Poller:
             },
             pool=self.settings.pool,
             reload=self.reload,
-            workers_stuck=self.nvml.workers_stuck,
+            workers_stuck=self.nvml.workers_stuck + self.amd.workers_stuck,
             clock_steps=self.clock_steps,
         )
 
@@ -146,10 +165,42 @@ class Poller:
         )
         await self.engines.look()
 
-    async def _sweep(self) -> Sweep:
+    async def release(self) -> bool:
+        """Let go of every driver; True when no process holds one."""
+        return all(await asyncio.gather(self.nvml.release(), self.amd.release()))
+
+    def resume(self) -> None:
+        """Take the drivers up again at the next poll."""
+        self.nvml.resume()
+        self.amd.resume()
+
+    async def close(self) -> None:
+        """End every worker for good."""
+        await asyncio.gather(self.nvml.close(), self.amd.close())
+
+    def worker_pids(self) -> list[int]:
+        """Live workers of every driver."""
+        return self.nvml.worker_pids() + self.amd.worker_pids()
+
+    async def _sweep(self) -> tuple[_Timed, _Timed | None]:
+        """What NVIDIA's driver gives and, on a host with AMD devices, at the same time what AMD's does."""
+        if self._has_amd():
+            return await asyncio.gather(self._sweep_nvml(), self._timed(self.amd))
+        return await self._sweep_nvml(), None
+
+    async def _sweep_nvml(self) -> _Timed:
         if not self.settings.nvml.enabled:
-            return Sweep((), "disabled", "", 0)
-        return await self.nvml.sweep(self.settings.poll.interval)
+            return _Timed(Sweep((), "disabled", "", 0), 0.0)
+        return await self._timed(self.nvml)
+
+    async def _timed(self, source: GpuSource) -> _Timed:
+        started = time.monotonic()
+        sweep = await source.sweep(self.settings.poll.interval)
+        return _Timed(sweep, time.monotonic() - started)
+
+    def _has_amd(self) -> bool:
+        """Whether there is anything to say of AMD devices: most hosts have none, and pay nothing."""
+        return self.settings.amd.enabled and self.amd.is_here
 
     def _read_host(self) -> tuple[HostReading | None, str]:
         try:
@@ -176,16 +227,28 @@ class Poller:
         configured = self.settings.expected_gpus
         return len(self.nvml.inventory.all()) if configured is None else configured
 
-    def _nvml_source(self, sweep: Sweep, seconds: float) -> Source:
+    def _nvml_source(self, timed: _Timed) -> Source:
+        # Devices that are configured or declared are NVIDIA's where nothing speaks of another vendor's.
+        expected = bool(self.nvml.remembered()) or (self._wants_gpus() and not self._has_amd())
+        return self._gpu_source("nvml", self.nvml, timed, self.settings.nvml.enabled and expected)
+
+    def _amd_source(self, timed: _Timed) -> Source:
+        expected = bool(self.amd.remembered()) or (self._wants_gpus() and not self.nvml.remembered())
+        return self._gpu_source("amdgpu", self.amd, timed, expected)
+
+    def _wants_gpus(self) -> bool:
+        """Whether the configuration speaks of devices."""
         declared = any(entry.devices for entry in self.settings.deployments)
-        expected = self.settings.nvml.enabled and (self._expected_gpus() > 0 or declared)
+        return declared or bool(self.settings.expected_gpus)
+
+    def _gpu_source(self, name: str, of: GpuSource, timed: _Timed, expected: bool) -> Source:
         return self._source(
-            "nvml",
-            sweep.state,
-            seconds,
+            name,
+            timed.sweep.state,
+            timed.seconds,
             expected=expected,
-            errors=self.nvml.errors,
-            worker_restarts=self.nvml.worker_restarts,
+            errors=of.errors,
+            worker_restarts=of.worker_restarts,
         )
 
     def _engine_source(self, name: str, state: str, errors: Mapping[str, int]) -> Source:
