@@ -259,6 +259,8 @@ def _state(
     if deployment.footprint is None:
         return "unknown"
     for uuid, rank in zip(deployment.ranks, deployment.footprint.devices, strict=False):
+        if not uuid:
+            continue  # on another node, which alone can tell
         on_device = sum(one.size_bytes for one in held.get(uuid, ()) if one.holder == deployment.name)
         if on_device < rank.components["weights"].low_bytes * LOADED_SHARE:
             return "loading"
