@@ -258,9 +258,9 @@ def _state(
         return "declared_only"
     if deployment.footprint is None:
         return "unknown"
-    for uuid, rank in zip(deployment.ranks, deployment.footprint.devices, strict=False):
-        if not uuid:
-            continue  # on another node, which alone can tell
+    ranks = list(zip(deployment.ranks, deployment.footprint.devices, strict=False))
+    # Of ranks on another node, and of a device that is lost, nothing is known here; the others tell.
+    for uuid, rank in [one for one in ranks if one[0] in held] or ranks:
         on_device = sum(one.size_bytes for one in held.get(uuid, ()) if one.holder == deployment.name)
         if on_device < rank.components["weights"].low_bytes * LOADED_SHARE:
             return "loading"

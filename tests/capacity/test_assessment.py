@@ -147,3 +147,10 @@ def test_a_node_of_several_is_warm_when_its_own_ranks_are() -> None:
         (gpu(0, used=85 * GIB, processes={10: 85 * GIB}),), (r1,), owned={"r1": frozenset({10})}
     )
     assert judged(what).deployments[0].state == "warm"
+
+
+def test_a_device_that_is_lost_does_not_make_its_deployment_load_again() -> None:
+    r1 = declared("r1", footprint(2, weights=80 * GIB), devices=(0, 1))
+    warm = gpu(0, used=85 * GIB, processes={10: 85 * GIB})
+    what = observation((warm, gpu(1, state=GpuState.LOST)), (r1,), owned={"r1": frozenset({10})})
+    assert judged(what).deployments[0].state == "warm"
