@@ -61,6 +61,8 @@ class Snapshot:
     clock_steps: int
     alerts: tuple[Alert, ...] = ()
     """what the daemon's own evaluation of the conditions says, pending and firing"""
+    demo: str = ""
+    """name of the recorded host that is played; empty: this host is real"""
 
 
 SCHEMA = 1

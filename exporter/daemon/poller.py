@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from exporter.footprint.estimate import DeviceShape
 from exporter.hardware.gpu import Gpu
 from exporter.hardware.host import HostReading, HostSource, HostUnreadable
 from exporter.hardware.inventory import Inventory
+from exporter.hardware.process import COMMAND
 from exporter.hardware.supervision import VENDOR, NvmlSource, Sweep
 from exporter.models.catalog import Catalog, catalog
 from exporter.settings.options import Settings
@@ -29,9 +30,18 @@ _log = log.get(__name__)
 class Poller:
     """Reads everything once per `poll`; keeps what must outlive one reading."""
 
-    def __init__(self, settings: Settings, inventory: Inventory) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        inventory: Inventory,
+        *,
+        demo: str = "",
+        gpu_worker: Sequence[str] = COMMAND,
+    ) -> None:
+        """`demo` names the recorded host that is played, whose driver `gpu_worker` speaks for."""
         self.settings = settings
-        self.nvml = NvmlSource(settings.nvml, inventory)
+        self.nvml = NvmlSource(settings.nvml, inventory, command=gpu_worker)
+        self._demo = demo
         self.clock_steps = 0
         self.reload = Reload(successful=True, at_seconds=time.time())
         self.last_poll_monotonic = time.monotonic()
@@ -116,6 +126,7 @@ class Poller:
             reload=self.reload,
             workers_stuck=self.nvml.workers_stuck,
             clock_steps=self.clock_steps,
+            demo=self._demo,
         )
 
     async def scan_processes(self) -> None:
