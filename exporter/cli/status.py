@@ -70,7 +70,7 @@ def render(snapshot: dict[str, Any]) -> str:
 
 
 def _demo(snapshot: dict[str, Any]) -> str:
-    if not snapshot["demo"]:
+    if not snapshot.get("demo"):
         return ""
     name = snapshot["demo"]
     return _wrapped(f"demo: the recorded host {name} is played; nothing here is this machine's", "")
