@@ -103,10 +103,9 @@ class Play:
         processes += self._strangers(seconds)
         devices = self.profile.devices
         return Scene(
-            devices=tuple(
-                self._device(devices, index, engines, seconds)
-                for index in range(devices.count if devices else 0)
-            ),
+            devices=tuple(self._device(devices, index, engines, seconds) for index in range(devices.count))
+            if devices is not None
+            else (),
             processes=tuple(processes),
             serving={one.name: self._serving(one, seconds) for one in engines if self._answers(one, seconds)},
             memory=memory,
@@ -117,8 +116,6 @@ class Play:
                 if incident.xid and (times := span.count(seconds))
             },
         )
-
-    # Engines
 
     def _is_there(self, engine: Engine, seconds: float) -> bool:
         if not engine.during:
@@ -186,7 +183,7 @@ class Play:
         """Server → what stands between → a worker for each GPU."""
         start = self._started(engine, seconds)
         ticks = round((UPTIME_SECONDS + max(start, -UPTIME_SECONDS + 60)) * _TICKS_PER_SECOND)
-        pid = engine.pid + (round(start) if start > 0 else 0)
+        pid = self._pid(engine, seconds)
         port = self._ports.get(engine.name, 0)
         anonymous = engine.anonymous_mib * MIB
         yield Process(
@@ -210,15 +207,16 @@ class Play:
         for rank, title in enumerate(workers if engine.worker else ()):
             yield _titled(title, parent + 1 + rank, parent, ticks, engine)
 
+    def _pid(self, engine: Engine, seconds: float) -> int:
+        """Of its first process: another one after every start."""
+        return engine.pid + max(0, round(self._started(engine, seconds)))
+
     def _holders(self, engine: Engine, seconds: float) -> dict[int, int]:
         """GPU → pid that holds the engine's memory on it."""
-        start = self._started(engine, seconds)
-        first = engine.pid + (round(start) if start > 0 else 0) + len(engine.between)
+        first = self._pid(engine, seconds) + len(engine.between)
         if not engine.worker:
             return dict.fromkeys(engine.gpus, first)
         return {gpu: first + 1 + rank for rank, gpu in enumerate(engine.gpus)}
-
-    # Strangers
 
     def _strangers(self, seconds: float) -> Iterator[Process]:
         for at, (incident, span) in enumerate(self.script.spans):
@@ -234,12 +232,8 @@ class Play:
                     + 400 * MIB,
                 )
 
-    # Devices
-
-    def _device(
-        self, devices: Devices | None, index: int, engines: list[Engine], seconds: float
-    ) -> Reading | None:
-        assert devices is not None
+    def _device(self, devices: Devices, index: int, engines: list[Engine], seconds: float) -> Reading | None:
+        """What the driver would say of one device; None while it is lost."""
         if any(index in one.lost_gpus and span.is_on(seconds) for one, span in self.script.spans):
             return None
         rows: list[list[int]] = []
@@ -298,8 +292,6 @@ class Play:
             },
         }
         return values | ({"ecc_errors": {"corrected": 0, "uncorrected": 0}} if devices.ecc else {})
-
-    # RAM
 
     def _memory(self, seconds: float) -> tuple[Memory, float]:
         """RAM now, and which share of the mapped weights is left in it."""

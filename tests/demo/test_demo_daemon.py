@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,9 +31,8 @@ def test_every_profile_starts_and_ends_through_the_real_daemon(name: str, tmp_pa
     with RunningDaemon.start(tmp_path / "daemon", demo=name, env=places) as daemon:
         daemon.wait_until(lambda: "deepseek_deployment_info" in daemon.metrics())
         assert daemon.value("deepseek_exporter_demo_info", profile=name) == 1
-        told = run("status", "--state.control-socket", str(daemon.socket)).stdout
-        assert told.startswith(f"demo: the recorded host {name} is played")
-        assert f"<strong>Demo</strong>: the recorded host {name} is played" in daemon.get("/")[1].decode()
+        assert daemon.request("snapshot")["demo"] == name
+        assert re.search(rf"the recorded host .?{name}", daemon.get("/")[1].decode())
         assert f"profile={name}" in daemon.log()
         assert list(tmp_path.glob("deepseek-exporter-demo-*"))
     assert list(tmp_path.glob("deepseek-exporter-demo-*")) == []
@@ -50,9 +50,11 @@ def test_an_incident_that_was_asked_for_comes_and_goes(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_a_reload_leaves_the_recorded_host_in_place(tmp_path: Path) -> None:
+def test_status_tells_of_the_recorded_host_and_a_reload_leaves_it_in_place(tmp_path: Path) -> None:
     with RunningDaemon.start(tmp_path, demo="dual-epyc-cpu") as daemon:
         total = daemon.value("deepseek_host_memory_total_bytes")
+        told = run("status", "--state.control-socket", str(daemon.socket)).stdout
+        assert "the recorded host dual-epyc-cpu" in told
         assert daemon.ctl("reload").returncode == 0
         assert daemon.value("deepseek_host_memory_total_bytes") == total
         assert daemon.value("deepseek_exporter_demo_info") == 1
