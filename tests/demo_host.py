@@ -68,7 +68,7 @@ async def _see(directory: Path, name: str, incident: str | None, at_seconds: flo
         if at_seconds and at_seconds < ALONE_STARTS_AT:
             snapshot = await _lost(poller)
     finally:
-        await poller.nvml.close()
+        await poller.close()
         playing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await playing

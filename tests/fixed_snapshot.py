@@ -58,6 +58,12 @@ READING = GpuReading(
     ecc_errors={"corrected": 3, "uncorrected": 0},
     pcie_bytes={"sent": 5_000_000_000, "received": 7_000_000_000},
     nvlink_bytes={"sent": 9_000_000_000_000, "received": 9_000_000_000_000},
+    gtt_total_bytes=768 * GIB,
+    gtt_used_bytes=59 * MIB,
+    visible_memory_total_bytes=150_754_820_096,
+    visible_memory_used_bytes=120 * GIB,
+    firmware={"vbios": "96.00.A5.00.01"},
+    partitioning={"compute": "SPX", "memory": "NPS1"},
     processes=(GpuProcess(4242, 110 * GIB), GpuProcess(77, 4 * GIB)),
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 import click
 
 from exporter import log
-from exporter.cli.checks import Check, Verdict
+from exporter.cli.checks import Check
 from exporter.cli.common import NO, flags_of, load, print_json, settings_flags, table
 from exporter.cli.doctor_engines import engines
+from exporter.cli.doctor_gpus import gpus
 from exporter.daemon import paths
 from exporter.daemon.control import is_alive
 from exporter.hardware.host import HostSource, HostUnreadable
-from exporter.hardware.inventory import Inventory
-from exporter.hardware.supervision import ADVICE, NO_LIBRARY, NvmlSource, Sweep
 from exporter.settings.options import Settings
 from exporter.units import format_bytes
 
@@ -35,7 +33,7 @@ def command(file: Path | None, as_json: bool, **given: Any) -> None:
         *_host(settings),
         _processes(settings),
         *engines(settings.host.proc_path),
-        *_nvml(settings),
+        *gpus(settings),
         _state(settings),
         _daemon(settings),
     ]
@@ -86,37 +84,6 @@ def _processes(settings: Settings) -> Check:
             "without it a running deployment counts as not running",
         )
     return Check("processes", "ok", "visible")
-
-
-def _nvml(settings: Settings) -> list[Check]:
-    if not settings.nvml.enabled:
-        return [Check("nvml", "note", "switched off (nvml.enabled)")]
-    sweep = asyncio.run(_sweep(settings))
-    declared = sorted({index for entry in settings.deployments for index in entry.devices})
-    needed = bool(declared) or bool(settings.expected_gpus)
-    if not sweep.up:
-        verdict: Verdict = "problem" if needed or sweep.state != NO_LIBRARY else "note"
-        return [Check("nvml", verdict, sweep.state, ADVICE.get(sweep.state, ""))]
-    checks = [Check("nvml", "ok", f"driver {sweep.driver_version}, {sweep.visible} devices")]
-    for gpu in sweep.gpus:
-        found = f"{gpu.identity.name}: {gpu.state}" + (f" ({gpu.reason})" if gpu.reason else "")
-        checks.append(Check(f"nvml.{gpu.identity.index}", "ok" if gpu.reading else "problem", found))
-    missing = [index for index in declared if index >= sweep.visible]
-    if missing:
-        advice = "correct `devices` of the deployment, or find out why the driver does not list the device"
-        checks.append(Check("nvml.declared", "problem", f"declared but not here: {missing}", advice))
-    return checks
-
-
-async def _sweep(settings: Settings) -> Sweep:
-    source = NvmlSource(settings.nvml, Inventory(None))
-    try:
-        sweep = await source.sweep(60)
-        while sweep.state == "initialising":
-            sweep = await source.sweep(60)
-        return sweep
-    finally:
-        await source.close()
 
 
 def _state(settings: Settings) -> Check:

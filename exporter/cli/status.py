@@ -60,7 +60,7 @@ async def _read(settings: Settings) -> dict[str, Any]:
                 break
         return to_plain(snapshot)
     finally:
-        await poller.nvml.close()
+        await poller.close()
 
 
 def render(snapshot: dict[str, Any]) -> str:

@@ -15,11 +15,13 @@ from exporter.capacity.declaration import declare, host_shape, shapes_of
 from exporter.capacity.observation import Declared, Observation
 from exporter.daemon.engines import EngineWatch
 from exporter.footprint.estimate import DeviceShape
+from exporter.hardware import amd_source
+from exporter.hardware.amd_source import AmdSource
 from exporter.hardware.gpu import Gpu
 from exporter.hardware.host import HostReading, HostSource, HostUnreadable
 from exporter.hardware.inventory import Inventory
 from exporter.hardware.process import COMMAND
-from exporter.hardware.supervision import VENDOR, NvmlSource, Sweep
+from exporter.hardware.supervision import VENDOR, GpuSource, NvmlSource, Sweep
 from exporter.models.catalog import Catalog, catalog
 from exporter.settings.options import Settings
 from exporter.snapshot import Reload, Snapshot, Source
@@ -41,6 +43,7 @@ class Poller:
         """`demo` names the recorded host that is played, whose driver `gpu_worker` speaks for."""
         self.settings = settings
         self.nvml = NvmlSource(settings.nvml, inventory, command=gpu_worker)
+        self.amd = AmdSource(settings.nvml, inventory, settings.host.sys_path, settings.host.proc_path)
         self._demo = demo
         self.clock_steps = 0
         self.reload = Reload(successful=True, at_seconds=time.time())
@@ -66,7 +69,8 @@ class Poller:
     def apply(self, settings: Settings) -> None:
         """Use other settings from the next poll on; what needs a restart stays as it was."""
         self.settings = settings
-        self.nvml.apply(settings.nvml)
+        for source in (self.nvml, self.amd):
+            source.apply(settings.nvml)
         self._host.cgroup_limit = settings.host.cgroup_limit == "auto"
 
     async def run(self, publish: Callable[[Snapshot], None], stop: asyncio.Event) -> None:
@@ -87,21 +91,24 @@ class Poller:
         started, taken_at = time.monotonic(), time.time()
         self.last_poll_monotonic = started
         sources = []
-        sweep = await self._sweep()
-        sources.append(self._nvml_source(sweep, time.monotonic() - started))
+        (nvml, nvml_seconds), (amd, amd_seconds) = await asyncio.gather(self._sweep_nvml(), self._sweep_amd())
+        gpus = nvml.gpus + amd.gpus
+        sources.append(self._nvml_source(nvml, nvml_seconds))
+        if self._has_amd():
+            sources.append(self._amd_source(amd, amd_seconds))
         host_started = time.monotonic()
         host, host_state = self._read_host()
         sources.append(self._source("host", host_state, time.monotonic() - host_started))
-        declared = self._place(sweep.gpus, host)
-        await self.engines.see_new_pids(sweep.gpus)
+        declared = self._place(gpus, host)
+        await self.engines.see_new_pids(gpus)
         sources.append(self._engine_source("processes", self.engines.state, self.engines.errors))
         await self.engines.ask(self.settings.poll.interval)
         if self.engines.has_asked:
             sources.append(self._engine_source("engines", "up", self.engines.telemetry_errors))
         shape = host_shape(host) if host else None
-        engines = self.engines.join(declared, sweep.gpus, self._shapes, shape)
+        engines = self.engines.join(declared, gpus, self._shapes, shape)
         observation = Observation(
-            sweep.gpus, host, engines.deployments, engines.owned, engines.memory, engines.running
+            gpus, host, engines.deployments, engines.owned, engines.memory, engines.running
         )
         capacity = self.settings.capacity
         assessment = assess(
@@ -111,10 +118,14 @@ class Poller:
         return Snapshot(
             taken_at_seconds=taken_at,
             duration_seconds=time.monotonic() - started,
-            gpus=sweep.gpus,
-            visible_gpus={VENDOR: sweep.visible} if sweep.up else {},
+            gpus=gpus,
+            visible_gpus={
+                vendor: sweep.visible
+                for vendor, sweep in ((VENDOR, nvml), (amd_source.VENDOR, amd))
+                if sweep.up
+            },
             expected_gpus=self._expected_gpus(),
-            driver_version=sweep.driver_version,
+            driver_version=nvml.driver_version or amd.driver_version,
             host=host,
             assessment=assessment,
             sources=tuple(sources),
@@ -124,7 +135,7 @@ class Poller:
             },
             pool=self.settings.pool,
             reload=self.reload,
-            workers_stuck=self.nvml.workers_stuck,
+            workers_stuck=self.nvml.workers_stuck + self.amd.workers_stuck,
             clock_steps=self.clock_steps,
             demo=self._demo,
         )
@@ -138,10 +149,40 @@ class Poller:
         )
         await self.engines.look()
 
-    async def _sweep(self) -> Sweep:
+    async def release(self) -> bool:
+        """Let go of every driver; True when no process holds one."""
+        return all(await asyncio.gather(self.nvml.release(), self.amd.release()))
+
+    def resume(self) -> None:
+        """Take the drivers up again at the next poll."""
+        self.nvml.resume()
+        self.amd.resume()
+
+    async def close(self) -> None:
+        """End every worker for good."""
+        await asyncio.gather(self.nvml.close(), self.amd.close())
+
+    def worker_pids(self) -> list[int]:
+        """Live workers of every driver."""
+        return self.nvml.worker_pids() + self.amd.worker_pids()
+
+    async def _sweep_nvml(self) -> tuple[Sweep, float]:
         if not self.settings.nvml.enabled:
-            return Sweep((), "disabled", "", 0)
-        return await self.nvml.sweep(self.settings.poll.interval)
+            return Sweep((), "disabled", "", 0), 0.0
+        return await self._timed(self.nvml)
+
+    async def _sweep_amd(self) -> tuple[Sweep, float]:
+        if not self._has_amd():
+            return Sweep((), "disabled", "", 0), 0.0
+        return await self._timed(self.amd)
+
+    async def _timed(self, source: GpuSource) -> tuple[Sweep, float]:
+        started = time.monotonic()
+        return await source.sweep(self.settings.poll.interval), time.monotonic() - started
+
+    def _has_amd(self) -> bool:
+        """Whether there is anything to say of AMD devices: most hosts have none, and pay nothing."""
+        return self.settings.amd.enabled and self.amd.is_here
 
     def _read_host(self) -> tuple[HostReading | None, str]:
         try:
@@ -169,15 +210,27 @@ class Poller:
         return len(self.nvml.inventory.all()) if configured is None else configured
 
     def _nvml_source(self, sweep: Sweep, seconds: float) -> Source:
+        # Devices that are configured or declared are NVIDIA's where nothing speaks of another vendor's.
+        expected = bool(self.nvml.remembered()) or (self._wants_gpus() and not self._has_amd())
+        return self._gpu_source("nvml", self.nvml, sweep, seconds, self.settings.nvml.enabled and expected)
+
+    def _amd_source(self, sweep: Sweep, seconds: float) -> Source:
+        expected = bool(self.amd.remembered()) or (self._wants_gpus() and not self.nvml.remembered())
+        return self._gpu_source("amdgpu", self.amd, sweep, seconds, expected)
+
+    def _wants_gpus(self) -> bool:
+        """Whether the configuration speaks of devices."""
         declared = any(entry.devices for entry in self.settings.deployments)
-        expected = self.settings.nvml.enabled and (self._expected_gpus() > 0 or declared)
+        return declared or bool(self.settings.expected_gpus)
+
+    def _gpu_source(self, name: str, of: GpuSource, sweep: Sweep, seconds: float, expected: bool) -> Source:
         return self._source(
-            "nvml",
+            name,
             sweep.state,
             seconds,
             expected=expected,
-            errors=self.nvml.errors,
-            worker_restarts=self.nvml.worker_restarts,
+            errors=of.errors,
+            worker_restarts=of.worker_restarts,
         )
 
     def _engine_source(self, name: str, state: str, errors: Mapping[str, int]) -> Source:

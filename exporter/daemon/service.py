@@ -130,7 +130,7 @@ class Service:
         loop.add_signal_handler(signal.SIGUSR1, lambda: self._spawn(self._release()))
 
     async def _release(self) -> None:
-        await self._poller.nvml.release()
+        await self._poller.release()
 
     async def _reload_logged(self) -> None:
         await self._reload()
@@ -170,10 +170,10 @@ class Service:
             case "snapshot":
                 return {"error": "no snapshot yet; try again in a moment"}
             case "release":
-                complete = await self._poller.nvml.release()
+                complete = await self._poller.release()
                 return {"released": complete, "seconds": self._poller.settings.nvml.release_for}
             case "resume":
-                self._poller.nvml.resume()
+                self._poller.resume()
                 return {"resumed": True}
             case "reload":
                 problem = await self._reload()
@@ -194,7 +194,7 @@ class Service:
             "address": f"{self._address[0]}:{self._address[1]}",
             "healthy": self.healthy(),
             "driver_released": nvml.released,
-            "worker_pids": nvml.worker_pids(),
+            "worker_pids": self._poller.worker_pids(),
             "configuration": {"successful": reload.successful, "problem": reload.problem},
             "sources": {one.name: one.state for one in self._snapshot.sources} if self._snapshot else {},
         }
@@ -238,7 +238,7 @@ class Service:
         server.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
-                await self._poller.nvml.close()
+                await self._poller.close()
                 await asyncio.wait([serving, polling])
         for task in (serving, polling, *self._tasks):
             if task.done() and not task.cancelled() and task.exception() is not None:

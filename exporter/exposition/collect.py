@@ -11,7 +11,7 @@ from exporter.capacity.attribution import OTHER
 from exporter.capacity.observation import Running
 from exporter.exposition import families as f
 from exporter.exposition.families import Family
-from exporter.hardware.gpu import Gpu, GpuReading, GpuState
+from exporter.hardware.gpu import HEALTHY, Gpu, GpuReading
 from exporter.hardware.host import HostReading
 from exporter.snapshot import Snapshot, Source
 
@@ -65,7 +65,7 @@ def _gpu(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
         ),
         1,
     )
-    yield f.GPU_UP, device, gpu.state is GpuState.UP
+    yield f.GPU_UP, device, gpu.state in HEALTHY
     yield f.GPU_STATE, (*device, gpu.state), 1
     for xid, (times, last) in gpu.xid_errors.items():
         yield f.GPU_XID, (*device, str(xid)), times
@@ -86,6 +86,10 @@ _READINGS: tuple[tuple[Family, str], ...] = (
     (f.GPU_MEMORY_USED, "memory_used_bytes"),
     (f.GPU_MEMORY_FREE, "memory_free_bytes"),
     (f.GPU_MEMORY_RESERVED, "memory_reserved_bytes"),
+    (f.GPU_GTT_TOTAL, "gtt_total_bytes"),
+    (f.GPU_GTT_USED, "gtt_used_bytes"),
+    (f.GPU_VISIBLE_TOTAL, "visible_memory_total_bytes"),
+    (f.GPU_VISIBLE_USED, "visible_memory_used_bytes"),
     (f.GPU_UTILIZATION, "utilization_ratio"),
     (f.GPU_BANDWIDTH, "memory_bandwidth_utilization_ratio"),
     (f.GPU_POWER, "power_watts"),
@@ -110,6 +114,10 @@ def _reading(device: tuple[str, str], reading: GpuReading) -> Iterator[Sample]:
         yield f.GPU_PCIE, (*device, direction), size
     for direction, size in reading.nvlink_bytes.items():
         yield f.GPU_NVLINK, (*device, direction), size
+    for part, version in reading.firmware.items():
+        yield f.GPU_FIRMWARE, (*device, part, version), 1
+    if modes := reading.partitioning:
+        yield f.GPU_PARTITIONING, (*device, modes.get("compute", ""), modes.get("memory", "")), 1
 
 
 _HOST_READINGS: tuple[tuple[Family, str], ...] = (

@@ -54,17 +54,21 @@ GPU_INFO = _info(
         "numa_node",
         "pool",
     ),
-    "What a device is; memory_kind is dedicated, unified or mig.",
+    "What a device is; memory_kind is dedicated, unified (also the processor's), mig or partition.",
 )
 GPUS = _gauge("gpus", ("vendor",), "Devices that the driver lists now.")
 GPUS_EXPECTED = _gauge(
     "gpus_expected", (), "Devices that this host should have: configured, else ever seen here."
 )
-GPU_UP = _gauge("gpu_up", DEVICE, "Whether the device answers; 0 for one that is lost, stalled or failing.")
+GPU_UP = _gauge(
+    "gpu_up",
+    DEVICE,
+    "Whether the device answers, or sleeps unused; 0 for one that is lost, stalled or failing.",
+)
 GPU_STATE = _gauge(
     "gpu_state",
     (*DEVICE, "state"),
-    "1 for the present state: up, stalled, lost, error, no_permission, released, driver_down.",
+    "1 for the present state: up, suspended, stalled, lost, error, no_permission, released, driver_down.",
 )
 GPU_MEMORY_TOTAL = _gauge("gpu_memory_total_bytes", DEVICE, "Device memory; total = used + free + reserved.")
 GPU_MEMORY_USED = _gauge(
@@ -83,6 +87,16 @@ GPU_MEMORY_HELD = _gauge(
     (*DEVICE, "holder", "holder_kind"),
     "Used device memory by holder (deployment, other, unattributed); sums to used.",
 )
+GPU_GTT_TOTAL = _gauge(
+    "gpu_gtt_total_bytes", DEVICE, "RAM that an AMD device may map; of a unified one, part of its memory."
+)
+GPU_GTT_USED = _gauge("gpu_gtt_used_bytes", DEVICE, "RAM that an AMD device has mapped.")
+GPU_VISIBLE_TOTAL = _gauge(
+    "gpu_visible_memory_total_bytes", DEVICE, "Device memory that the processor can reach directly."
+)
+GPU_VISIBLE_USED = _gauge(
+    "gpu_visible_memory_used_bytes", DEVICE, "Of the memory that the processor can reach, what is in use."
+)
 GPU_UTILIZATION = _gauge("gpu_utilization_ratio", DEVICE, "Share of time in which a kernel ran.")
 GPU_BANDWIDTH = _gauge(
     "gpu_memory_bandwidth_utilization_ratio",
@@ -90,7 +104,7 @@ GPU_BANDWIDTH = _gauge(
     "Share of time in which device memory was read or written.",
 )
 GPU_TEMPERATURE = _gauge(
-    "gpu_temperature_celsius", (*DEVICE, "sensor"), "Temperature of the core or the memory."
+    "gpu_temperature_celsius", (*DEVICE, "sensor"), "Temperature by sensor: gpu, memory; edge, junction, mem."
 )
 GPU_POWER = _gauge("gpu_power_watts", DEVICE, "Power draw, averaged by the driver where it can.")
 GPU_POWER_LIMIT = _gauge("gpu_power_limit_watts", DEVICE, "Power limit that is enforced now.")
@@ -112,6 +126,12 @@ GPU_ECC = _counter(
 GPU_PCIE = _counter("gpu_pcie_bytes", (*DEVICE, "direction"), "Traffic over PCIe; only with nvml.links.")
 GPU_NVLINK = _counter(
     "gpu_nvlink_bytes", (*DEVICE, "direction"), "Traffic over NVLink; only with nvml.links."
+)
+GPU_FIRMWARE = _info("gpu_firmware", (*DEVICE, "part", "version"), "Firmware that a part of the device runs.")
+GPU_PARTITIONING = _info(
+    "gpu_partitioning",
+    (*DEVICE, "compute", "memory"),
+    "How an AMD device is divided: SPX to CPX, NPS1 to NPS8.",
 )
 
 HOST_TOTAL = _gauge(
@@ -313,6 +333,10 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         GPU_MEMORY_FREE,
         GPU_MEMORY_RESERVED,
         GPU_MEMORY_HELD,
+        GPU_GTT_TOTAL,
+        GPU_GTT_USED,
+        GPU_VISIBLE_TOTAL,
+        GPU_VISIBLE_USED,
         GPU_UTILIZATION,
         GPU_BANDWIDTH,
         GPU_TEMPERATURE,
@@ -325,6 +349,8 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         GPU_ECC,
         GPU_PCIE,
         GPU_NVLINK,
+        GPU_FIRMWARE,
+        GPU_PARTITIONING,
     ),
     "Host": (
         HOST_TOTAL,

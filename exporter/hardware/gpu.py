@@ -28,11 +28,18 @@ class GpuState(StrEnum):
     """the driver was let go on request"""
     DRIVER_DOWN = "driver_down"
     """no driver answers, so nothing is known of the device"""
+    SUSPENDED = "suspended"
+    """powered down by the kernel because nobody uses it; reading it would wake it"""
+
+
+HEALTHY = frozenset({GpuState.UP, GpuState.SUSPENDED})
+"""States in which nothing is wrong with a device."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuIdentity:
-    """What a device is; stays the same while the driver runs. `index` is the driver's at last sight."""
+    """What a device is; stays the same while the driver runs. `index` is the driver's at last sight; where
+    drivers of several vendors run, NVIDIA's devices come first."""
 
     uuid: str
     index: int
@@ -72,6 +79,16 @@ class GpuReading:
     pcie_bytes: Mapping[str, int] = field(default_factory=dict)
     """`sent` and `received` since the driver was loaded; read only when asked for"""
     nvlink_bytes: Mapping[str, int] = field(default_factory=dict)
+    gtt_total_bytes: int | None = None
+    """RAM that the device may map (AMD's graphics translation table); part of the memory of a unified one"""
+    gtt_used_bytes: int | None = None
+    visible_memory_total_bytes: int | None = None
+    """device memory that the processor can reach directly"""
+    visible_memory_used_bytes: int | None = None
+    firmware: Mapping[str, str] = field(default_factory=dict)
+    """part of the device → version that it runs"""
+    partitioning: Mapping[str, str] = field(default_factory=dict)
+    """`compute` and `memory` → mode that the device is divided in"""
     processes: tuple[GpuProcess, ...] | None = None
 
 
@@ -89,12 +106,15 @@ class Gpu:
     """Xid → (times seen, Unix time of the last)"""
 
 
-def identity_from(plain: Mapping[str, Any], *, vendor: str, driver_version: str) -> GpuIdentity:
-    """The identity that a worker sent. Raises KeyError, TypeError or ValueError on a malformed one."""
+def identity_from(
+    plain: Mapping[str, Any], *, vendor: str, driver_version: str, first_index: int = 0
+) -> GpuIdentity:
+    """The identity that a worker sent, its index counted from `first_index`. Raises KeyError, TypeError or
+    ValueError on a malformed one."""
     node = dict(plain).get("numa_node")
     return GpuIdentity(
         uuid=str(plain["uuid"]),
-        index=int(plain["index"]),
+        index=first_index + int(plain["index"]),
         name=str(plain["name"]),
         vendor=vendor,
         pci_bus_id=str(plain["pci_bus_id"]),

@@ -15,7 +15,7 @@ from typing import Any
 
 import pynvml as nvml
 
-Reading = dict[str, Any]
+from exporter.hardware.driver import Reading, Unreadable
 
 NOT_SUPPORTED = nvml.NVML_ERROR_NOT_SUPPORTED
 LIBRARY_SCOPED = {
@@ -44,6 +44,8 @@ _DEVICE_SCOPED = {
 }
 """Errors of one call that condemn the whole device, as the state it is then in."""
 
+_STATES = {**_DEVICE_SCOPED, nvml.NVML_ERROR_NO_PERMISSION: "no_permission"}
+
 _NAMES = {
     getattr(nvml, name): name.removeprefix("NVML_ERROR_").lower()
     for name in dir(nvml)
@@ -64,16 +66,18 @@ _REASONS = {
 }
 
 
-class DriverError(Exception):
-    """An error of the driver: `code` is NVML's number, `reason` its name, `fatal` whether a new process is
-    needed. (NVML's own exception cannot be hashed or compared, so it stays inside this module.)"""
+class DriverError(Unreadable):
+    """An error of the driver: `code` is NVML's number, `reason` its name. (NVML's own exception cannot be
+    hashed or compared, so it stays inside this module.)"""
 
     def __init__(self, code: int, *, call: str = "") -> None:
-        super().__init__(f"{call}: {error_name(code)}" if call else error_name(code))
-        self.code = code
-        self.call = call
-        self.reason = LIBRARY_SCOPED.get(code) or error_name(code)
-        self.fatal = code in LIBRARY_SCOPED
+        super().__init__(
+            LIBRARY_SCOPED.get(code) or error_name(code),
+            code=code,
+            call=call,
+            state=_STATES.get(code, "error"),
+            fatal=code in LIBRARY_SCOPED,
+        )
 
 
 def error_name(code: int) -> str:
@@ -183,13 +187,6 @@ class _Device:
                 self.refused[(self.uuid, name)] = time.monotonic() + _RETRY_CAPABILITY_SECONDS
             self.errors[name] = error.reason
             return None
-
-
-def device_state(error: DriverError) -> str:
-    """The state a device is in when reading it as a whole raised `error`."""
-    if error.code == nvml.NVML_ERROR_NO_PERMISSION:
-        return "no_permission"
-    return _DEVICE_SCOPED.get(error.code, "error")
 
 
 def _memory_kind(device: _Device, name: str) -> str:

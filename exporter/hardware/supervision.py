@@ -1,5 +1,5 @@
-"""Keeps NVIDIA devices readable whatever the driver does: starts the worker, times every device, sets a
-stuck one aside, starts anew after a driver change, and lets go of the driver on request.
+"""Keeps the devices of one vendor readable whatever the driver does: starts the worker, times every device,
+sets a stuck one aside, starts anew after a driver change, and lets go of the driver on request.
 
 A worker stuck inside a driver call is not killed at once: killing can freeze the device
 (dcgm-exporter#84), and its return is the first sign that the device answers again. It stays as that
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from exporter import log
 from exporter.hardware import gpu
+from exporter.hardware.backend import NO_DEVICE, Backend
 from exporter.hardware.gpu import Gpu, GpuIdentity, GpuState
 from exporter.hardware.inventory import Inventory
 from exporter.hardware.process import COMMAND, Message, WorkerProcess
@@ -29,6 +30,7 @@ from exporter.settings.options import Nvml
 _log = log.get(__name__)
 
 VENDOR = "nvidia"
+"""of those whose worker `NvmlSource` watches"""
 NO_LIBRARY = "library_not_found"
 """The state of a host without an NVIDIA driver, which is usually one without an NVIDIA GPU."""
 MAX_STUCK = 2
@@ -81,25 +83,28 @@ class _DriverDown(Exception):
     """The driver as a whole does not answer; the text is the state."""
 
 
-class NvmlSource:
-    """The NVIDIA devices of this host. `sweep` is called by one caller at a time."""
+class GpuSource:
+    """The devices of this host that one vendor's driver reads. `sweep` is called by one caller at a time."""
 
-    def __init__(self, options: Nvml, inventory: Inventory, *, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, backend: Backend, options: Nvml, inventory: Inventory) -> None:
+        self._backend = backend
         self._options = options
         self.inventory = inventory
-        self._workers = Workers(command)
+        self._workers = Workers(backend.command)
         self._worker: WorkerProcess | None = None
         self._starting: asyncio.Task[WorkerProcess] | None = None
         self._quarantine = Quarantine()
         self._visible: int | None = None
         self._died_at: int | None = None
-        self._uuid_at: dict[int, str] = {one.index: one.uuid for one in inventory.all()}
+        self._first = self._first_index()
+        self._uuid_at: dict[int, str] = {one.index - self._first: one.uuid for one in self.remembered()}
+        """by the driver's own index"""
         self._last: dict[str, Gpu] = {}
         self._xid: dict[str, dict[int, tuple[int, float]]] = {}
         self._retry_at = 0.0
         self._retry_delay = options.retry
         self._down_state = "starting"
-        self._driver_seen = _driver_file()
+        self._driver_seen = backend.module()
         self._released_until: float | None = None
         self._driver_version = ""
         self.worker_restarts = 0
@@ -118,6 +123,10 @@ class NvmlSource:
         """Use other deadlines from the next sweep on."""
         self._options = options
 
+    def remembered(self) -> list[GpuIdentity]:
+        """Every device of this vendor that was ever seen here, by index."""
+        return [one for one in self.inventory.all() if one.vendor == self._backend.vendor]
+
     def worker_pids(self) -> list[int]:
         """Live workers, for those who account for our own processes."""
         return self._workers.pids()
@@ -126,6 +135,7 @@ class NvmlSource:
         """Read every device once; returns in bounded time whatever the driver does."""
         patience = min(self._options.device_deadline, interval_seconds * _SHARE_OF_INTERVAL)
         progress = _Pass(ends_at=time.monotonic() + _SWEEP_INTERVALS * interval_seconds)
+        self._first = self._first_index()
         state = "up"
         try:
             await self._read_all(progress, patience)
@@ -244,9 +254,7 @@ class NvmlSource:
         self._quarantine.end(index)
         if message["kind"] == "device":
             try:
-                identity = gpu.identity_from(
-                    message["identity"], vendor=VENDOR, driver_version=self._driver_version
-                )
+                identity = self._identify(message)
                 reading = gpu.reading_from(message)
             except (KeyError, TypeError, ValueError):
                 self.errors["malformed_reading"] += 1
@@ -259,17 +267,30 @@ class NvmlSource:
                 identity, GpuState.UP, reading=reading, last_success_seconds=time.time()
             )
             return
-        self.errors[str(message["reason"])] += 1
+        state = GpuState(message["state"])
+        if state is not GpuState.SUSPENDED:
+            self.errors[str(message["reason"])] += 1
+        if "identity" in message:
+            identity = self._identify(message)
+            self._uuid_at[index] = identity.uuid
+            self.inventory.remember(identity)
         identity_known = self._identity_at(index)
         if identity_known is not None:
-            progress.fresh[identity_known.uuid] = Gpu(
-                identity_known, GpuState(message["state"]), reason=str(message["reason"])
-            )
+            progress.fresh[identity_known.uuid] = Gpu(identity_known, state, reason=str(message["reason"]))
+
+    def _identify(self, message: Message) -> GpuIdentity:
+        """Whose answer it is. Raises KeyError, TypeError or ValueError on a malformed one."""
+        return gpu.identity_from(
+            message["identity"],
+            vendor=self._backend.vendor,
+            driver_version=self._driver_version,
+            first_index=self._first,
+        )
 
     def _assemble(self, progress: _Pass, state: str) -> tuple[Gpu, ...]:
         """Every remembered device with its present state; one line in the log for each that changed."""
         result = []
-        for identity in self.inventory.all():
+        for identity in self.remembered():
             known = progress.fresh.get(identity.uuid) or self._absent(identity, progress, state)
             before = self._last.get(identity.uuid)
             last_success = known.last_success_seconds or (before.last_success_seconds if before else None)
@@ -282,7 +303,7 @@ class NvmlSource:
                 xid_errors=dict(self._xid.get(identity.uuid, {})),
             )
             if before is None or before.state != one.state:
-                write = _log.info if one.state is GpuState.UP else _log.warning
+                write = _log.info if one.state in gpu.HEALTHY else _log.warning
                 write(
                     "device state", gpu=identity.index, uuid=identity.uuid, state=one.state, reason=one.reason
                 )
@@ -293,22 +314,28 @@ class NvmlSource:
 
     def _absent(self, identity: GpuIdentity, progress: _Pass, state: str) -> Gpu:
         """A device that gave no answer in this sweep, and why."""
-        rest = self._quarantine.get(identity.index)
-        if rest is not None and self._uuid_at.get(identity.index) == identity.uuid:
+        index = identity.index - self._first
+        rest = self._quarantine.get(index)
+        if rest is not None and self._uuid_at.get(index) == identity.uuid:
             if rest.worker_ended:
                 return Gpu(identity, GpuState.ERROR, reason="reading it ends the worker process")
             return Gpu(identity, GpuState.STALLED, reason="driver call does not return")
         if state == "released":
             return Gpu(identity, GpuState.RELEASED, reason="released on request")
-        if state != "up":
+        if state not in ("up", NO_DEVICE):
             return Gpu(identity, GpuState.DRIVER_DOWN, reason=state)
-        if progress.cut_short and identity.index < progress.visible:
+        if progress.cut_short and index < progress.visible:
             return Gpu(identity, GpuState.STALLED, reason="not reached: other devices held the sweep up")
         return Gpu(identity, GpuState.LOST, reason=f"driver lists {progress.visible} devices without it")
 
     def _identity_at(self, index: int) -> GpuIdentity | None:
         uuid = self._uuid_at.get(index)
-        return next((one for one in self.inventory.all() if one.uuid == uuid), None)
+        return next((one for one in self.remembered() if one.uuid == uuid), None)
+
+    def _first_index(self) -> int:
+        """The index of the driver's first device: after those of the vendors that come before."""
+        before = [one.index for one in self.inventory.all() if one.vendor in self._backend.after_vendors]
+        return max(before, default=-1) + 1
 
     def _count_xid(self, message: Message) -> None:
         uuid, xid, at = str(message["uuid"]), int(message["xid"]), float(message["at"])
@@ -323,6 +350,8 @@ class NvmlSource:
         if self._worker is not None:
             return self._worker
         if self._starting is None:
+            if (absence := self._backend.absence()) is not None:
+                raise _DriverDown(absence)
             self._wait_before_retry()
             self._starting = asyncio.create_task(self._start())
         starting = self._starting
@@ -367,8 +396,13 @@ class NvmlSource:
             self._retry_at = time.monotonic() + self._retry_delay
             self._retry_delay = min(self._retry_delay * 2, _RETRY_MAX_SECONDS)
             if state != self._down_state:
-                write = _log.info if state == NO_LIBRARY else _log.warning
-                write("GPU driver does not answer", state=state, **_advice(state))
+                write = _log.info if state == self._backend.quiet_state else _log.warning
+                write(
+                    "GPU driver does not answer",
+                    vendor=self._backend.vendor,
+                    state=state,
+                    **self._advice(state),
+                )
             self._down_state = state
             self.worker_restarts += worker is not None
         if worker is not None:
@@ -376,6 +410,10 @@ class NvmlSource:
                 self._worker = None
             self._workers.end(worker)
         return _DriverDown(state)
+
+    def _advice(self, state: str) -> dict[str, str]:
+        advice = self._backend.advice.get(state)
+        return {"advice": advice} if advice else {}
 
     def _mourn(self, worker: WorkerProcess, at: int | None) -> int:
         """The worker is dead. Raises _DriverDown, unless it is plain that reading the device `at` ends it, as
@@ -391,14 +429,14 @@ class NvmlSource:
 
     def _worked(self) -> None:
         if self._down_state != "up":
-            _log.info("GPU driver answers", driver_version=self._driver_version)
+            _log.info("GPU driver answers", vendor=self._backend.vendor, driver_version=self._driver_version)
         self._down_state = "up"
         self._died_at = None
         self._retry_delay = self._options.retry
 
     def _wait_before_retry(self) -> None:
         """Raise _DriverDown until it is time to try again; a driver that appears ends the wait."""
-        seen = _driver_file()
+        seen = self._backend.module()
         if seen != self._driver_seen:
             self._driver_seen, self._retry_at, self._retry_delay = seen, 0.0, self._options.retry
         if time.monotonic() < self._retry_at:
@@ -448,11 +486,6 @@ def _driver_file() -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _advice(state: str) -> dict[str, str]:
-    advice = ADVICE.get(state)
-    return {"advice": advice} if advice else {}
-
-
 ADVICE = {
     "library_not_found": "no NVIDIA driver library on this host; fine if it has no NVIDIA GPU",
     "driver_not_loaded": "load the kernel module (modprobe nvidia); picked up by itself afterwards",
@@ -464,3 +497,10 @@ ADVICE = {
     "workers_stuck": "worker processes sleep inside the driver; they end when it returns, or with a reboot",
 }
 """What to do about a state of the driver, for the log and `doctor`."""
+
+
+class NvmlSource(GpuSource):
+    """The NVIDIA devices of this host."""
+
+    def __init__(self, options: Nvml, inventory: Inventory, *, command: Sequence[str] = COMMAND) -> None:
+        super().__init__(Backend(VENDOR, command, NO_LIBRARY, ADVICE, _driver_file), options, inventory)

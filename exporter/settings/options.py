@@ -75,6 +75,14 @@ class Nvml:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Amd:
+    """Deadlines and rests are those of `Nvml`: the worker is watched in the same way."""
+
+    __pydantic_config__ = STRICT
+    enabled: bool = option(True, "read AMD GPUs through sysfs, where there are any", reloadable=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     __pydantic_config__ = STRICT
     proc_path: Path = option(Path("/proc"), "root of the process file system", reloadable=False)
@@ -199,6 +207,7 @@ class Settings:
     web: Web = field(default_factory=Web)
     log: Log = field(default_factory=Log)
     nvml: Nvml = field(default_factory=Nvml)
+    amd: Amd = field(default_factory=Amd)
     host: Host = field(default_factory=Host)
     capacity: Capacity = field(default_factory=Capacity)
     thresholds: Thresholds = field(default_factory=Thresholds)

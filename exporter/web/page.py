@@ -57,7 +57,7 @@ def _memory(snapshot: Snapshot) -> list[tuple[str, ...]]:
         used = gpu.reading.memory_used_bytes if gpu.reading else None
         rows.append(
             (
-                f"GPU {gpu.identity.index} {gpu.identity.name.removeprefix('NVIDIA ')}",
+                f"GPU {gpu.identity.index} {gpu.identity.name.removeprefix('NVIDIA ').removeprefix('AMD ')}",
                 gpu.state.value,
                 _size(used),
                 _size(commitment.capacity if commitment else None),

@@ -6,6 +6,7 @@ import pytest
 
 from exporter.footprint.deployment import FootprintError
 from exporter.footprint.gpus import gpu_model, gpu_models, is_blackwell, shapes
+from exporter.hardware.amd_names import name_of
 from exporter.units import MIB
 
 
@@ -24,6 +25,25 @@ from exporter.units import MIB
 )
 def test_a_name_has_the_memory_that_its_tool_prints(name: str, mib: int) -> None:
     assert gpu_model(name).memory_bytes == mib * MIB
+
+
+@pytest.mark.parametrize(
+    ("device", "revision", "mib"),
+    [
+        (0x740C, 1, 65_520),
+        (0x740F, 2, 65_520),
+        (0x74A1, 0, 196_592),
+        (0x74A5, 0, 262_128),
+        (0x75A0, 0, 294_896),
+        (0x75A3, 0, 294_896),
+        (0x744C, 0xC8, 24_560),
+        (0x747E, 0xC8, 16_368),
+    ],
+)
+def test_amd_devices_are_called_here_what_their_worker_calls_them(
+    device: int, revision: int, mib: int
+) -> None:
+    assert gpu_model(name_of(device, revision) or "").memory_bytes == mib * MIB
 
 
 @pytest.mark.parametrize("name", ["A100", "H2", "RTX", "", "H200x", "GeForce"])
