@@ -9,14 +9,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from exporter.demo import timeline
 from exporter.demo.profile import GIB, MIB, Devices, Engine, Profile
 from exporter.demo.timeline import Script, Span
-
-Reading = dict[str, Any]
-"""What the worker's protocol calls a device: identity, values, processes, errors."""
+from exporter.hardware.driver import Reading
 
 UPTIME_SECONDS = 6 * 3600
 """How long host and engines have run when the demo begins."""

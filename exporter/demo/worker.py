@@ -1,4 +1,4 @@
-"""The worker process of a recorded host: speaks the protocol of `hardware/worker.py` and loads no driver.
+"""The worker process of a recorded host: a driver that reads a scene, behind the protocol of all workers.
 
     python -m exporter.demo.worker PROFILE STARTED [INCIDENT]
 
@@ -7,73 +7,58 @@ STARTED is the monotonic time, which all processes of a machine share, at which 
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
-import signal
 import sys
 import time
-from typing import Any
 
 from exporter.demo import profile, timeline
-from exporter.demo.scene import Play
+from exporter.demo.scene import Play, Scene
+from exporter.hardware import serving
+from exporter.hardware.driver import Reading, Unreadable
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+class SceneDriver:
+    """The driver of a recorded host; one sweep reads one moment. It loads no library."""
+
+    def __init__(self, play: Play, started: float, channel: serving.Channel) -> None:
+        devices = play.profile.devices
+        self.version = devices.driver_version if devices is not None else ""
+        self._play = play
+        self._started = started
+        self._channel = channel
+        self._identities = [one["identity"] for one in play.at(0.0).devices if one is not None]
+        self._told: dict[tuple[int, int], int] = {}
+        self._now: Scene = play.at(0.0)
+
+    def count(self) -> int:
+        """Devices; a new sweep begins with it."""
+        self._now = self._play.at(max(0.0, time.monotonic() - self._started))
+        for (index, xid), times in self._now.xids.items():
+            if times > self._told.get((index, xid), 0):
+                self._told[index, xid] = times
+                if self._now.devices[index] is None:  # a worker that starts later has missed it
+                    self._channel.send("xid", uuid=self._identities[index]["uuid"], xid=xid, at=time.time())
+        return len(self._now.devices)
+
+    def read(self, index: int, *, links: bool = False) -> Reading:
+        """One device. Raises Unreadable while it is lost."""
+        device = self._now.devices[index]
+        if device is None:
+            raise Unreadable(
+                "gpu_is_lost",
+                call="nvmlDeviceGetHandleByIndex_v2",
+                state="lost",
+                identity=self._identities[index],
+            )
+        return device
 
 
 def main() -> None:
     """Serve the supervisor until it closes stdin."""
-    _die_with_parent()
+    channel = serving.open_channel()
     name, started, *alone = sys.argv[1:]
     host = profile.load(name)
     play = Play(host, timeline.script(host, *alone), {})
-    version = host.devices.driver_version if host.devices is not None else ""
-    _send("init", driver_version=version)
-    told: dict[tuple[int, int], int] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        _sweep(play, time.monotonic() - float(started), request["sweep"], set(request["skip"]), told)
-
-
-def _sweep(play: Play, seconds: float, number: int, skip: set[int], told: dict[tuple[int, int], int]) -> None:
-    scene = play.at(max(0.0, seconds))
-    uuids = [one["identity"]["uuid"] for one in play.at(0.0).devices if one is not None]
-    for (index, xid), times in scene.xids.items():
-        if times > told.get((index, xid), 0):
-            told[index, xid] = times
-            if scene.devices[index] is None:  # a worker that starts later has missed it
-                _send("xid", uuid=uuids[index], xid=xid, at=time.time())
-    _send("begin", sweep=number, count=len(scene.devices))
-    for index, device in enumerate(scene.devices):
-        if index in skip:
-            continue
-        _send("start", sweep=number, index=index)
-        if device is None:
-            _send(
-                "device_error",
-                sweep=number,
-                index=index,
-                state="lost",
-                reason="gpu_is_lost",
-                call="nvmlDeviceGetHandleByIndex_v2",
-            )
-        else:
-            _send("device", sweep=number, index=index, **device)
-    _send("end", sweep=number)
-
-
-def _send(kind: str, **fields: Any) -> None:
-    """Send one message; ends the process when nobody listens any more."""
-    try:
-        sys.stdout.write(json.dumps({"kind": kind, **fields}, separators=(",", ":")) + "\n")
-        sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
-        os._exit(0)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the supervisor's to handle
+    serving.serve(channel, serving.start(channel, lambda: SceneDriver(play, float(started), channel)))
 
 
 if __name__ == "__main__":
