@@ -20,7 +20,7 @@ from exporter.demo.timeline import ALONE_LASTS, ALONE_STARTS_AT
 from exporter.exposition.collect import samples
 from exporter.exposition.render import Renderer
 from exporter.hardware.inventory import Inventory
-from exporter.settings.options import Host, Nvml, Poll, Settings
+from exporter.settings.options import Amd, Host, Nvml, Poll, Settings
 from exporter.snapshot import Snapshot
 
 IN_FULL = ALONE_STARTS_AT + ALONE_LASTS / 3
@@ -55,10 +55,12 @@ def see(directory: Path, name: str, incident: str | None = None) -> Seen:
 async def _see(directory: Path, name: str, incident: str | None, at_seconds: float) -> Seen:
     directory.mkdir()
     stage = Stage(profile.load(name), incident, directory, begin_at_seconds=at_seconds)
+    vendor = stage.profile.devices.vendor if stage.profile.devices else ""
     settings = Settings(
         poll=Poll(interval=1),
         host=Host(proc_path=directory / "proc", sys_path=directory / "sys"),
-        nvml=Nvml(enabled=stage.profile.devices is not None),
+        nvml=Nvml(enabled=vendor == "nvidia"),
+        amd=Amd(enabled=vendor == "amd"),
         pool="demo",
     )
     playing = asyncio.create_task(stage.play())

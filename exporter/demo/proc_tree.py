@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.demo.profile import Ram
+from exporter.demo import amd_tree
+from exporter.demo.profile import Profile, Ram
 from exporter.demo.scene import Memory, Process, Scene
 
 _KIB = 1024
@@ -27,8 +28,9 @@ class Files:
     links: Mapping[str, str]
 
 
-def files(scene: Scene, ram: Ram) -> Files:
+def files(scene: Scene, host: Profile) -> Files:
     """All files of one moment, below `proc/` and `sys/`."""
+    ram, devices = host.ram, host.devices
     contents: dict[str, str] = {
         "proc/meminfo": _meminfo(scene.memory),
         "proc/cpuinfo": _cpuinfo(ram),
@@ -52,6 +54,9 @@ def files(scene: Scene, ram: Ram) -> Files:
         for number, (port, inode) in enumerate(sockets):
             if port in process.ports:
                 links[f"{folder}/fd/{number + 3}"] = f"socket:[{inode}]"
+    if devices is not None and devices.vendor == "amd":
+        contents.update(amd_tree.contents(devices, scene.devices))
+        links.update(amd_tree.links(scene.devices))
     return Files({path: text.encode() for path, text in contents.items()}, links)
 
 
@@ -70,9 +75,14 @@ class Tree:
             self._remove(str(pid))
         for pid in sorted((after - before) - {None}, key=str):
             self._appear(str(pid), wanted)
+        for path in self._contents.keys() - wanted.contents.keys():
+            (self.root / path).unlink()
         for path, content in wanted.contents.items():
             if self._contents.get(path) != content:
                 _write(self.root / path, content)
+        for path, target in wanted.links.items():
+            if _process(path) is None and not (self.root / path).is_symlink():
+                _link(self.root / path, target)
         self._contents = dict(wanted.contents)
 
     def _appear(self, pid: str, wanted: Files) -> None:
@@ -85,9 +95,7 @@ class Tree:
                 self._contents[path] = content
         for path, target in wanted.links.items():
             if path.startswith(prefix):
-                link = hidden / path.removeprefix(prefix)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(target)
+                _link(hidden / path.removeprefix(prefix), target)
         hidden.rename(self.root / "proc" / pid)
 
     def _remove(self, pid: str) -> None:
@@ -100,6 +108,11 @@ class Tree:
 def _process(path: str) -> str | None:
     part = path.split("/")[1]
     return part if path.startswith("proc/") and part.isdigit() else None
+
+
+def _link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
 
 
 def _write(path: Path, content: bytes) -> None:

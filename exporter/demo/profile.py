@@ -26,6 +26,9 @@ class Devices:
     count: int
     name: str
     driver_version: str
+    vendor: str = "nvidia"
+    pci_device: int = 0
+    """AMD: by which the board is known"""
     memory_mib: int
     reserved_mib: int
     limit_watts: float

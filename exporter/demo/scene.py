@@ -326,12 +326,14 @@ def _titled(title: str, pid: int, parent: int, ticks: int, engine: Engine) -> Pr
 
 
 def _identity(profile: str, devices: Devices, index: int) -> Reading:
-    """Constructed: uuids and addresses of a real board would be somebody's."""
+    """Constructed: uuids and addresses of a real board would be somebody's. AMD's are shorter."""
+    own = uuid.uuid5(_NAMESPACE, f"demo/{profile}/{index}")
+    is_amd = devices.vendor == "amd"
     return {
         "index": index,
-        "uuid": f"GPU-{uuid.uuid5(_NAMESPACE, f'demo/{profile}/{index}')}",
+        "uuid": f"GPU-{own.hex[:16]}" if is_amd else f"GPU-{own}",
         "name": devices.name,
-        "pci_bus_id": f"0000{0:04x}:{0x18 + 0x11 * index:02x}:00.0",
+        "pci_bus_id": f"{'0000' if is_amd else '00000000'}:{0x18 + 0x11 * index:02x}:00.0",
         "numa_node": index * devices.numa_nodes // devices.count if devices.numa_nodes > 1 else None,
         "memory_kind": "dedicated",
     }

@@ -72,7 +72,8 @@ class Stage:
                 "proc_path": str(self.directory / "proc"),
                 "sys_path": str(self.directory / "sys"),
             },
-            "nvml": {"enabled": "true" if self.profile.devices is not None else "false"},
+            "nvml": {"enabled": "true" if self._has("nvidia") else "false"},
+            "amd": {"enabled": "true" if self._has("amd") else "false"},
             "state": {"directory": str(self.directory / "state"), "control_socket": str(self.control_socket)},
         }
 
@@ -90,8 +91,11 @@ class Stage:
         finally:
             self._doors.close()
 
+    def _has(self, vendor: str) -> bool:
+        return self.profile.devices is not None and self.profile.devices.vendor == vendor
+
     def _show(self) -> None:
-        self._tree.show(files(self._play.at(time.monotonic() - self.started), self.profile.ram))
+        self._tree.show(files(self._play.at(time.monotonic() - self.started), self.profile))
 
     def _serving(self, name: str) -> Serving | None:
         return self._play.at(time.monotonic() - self.started).serving.get(name)

@@ -17,6 +17,7 @@ GIB = 2**30
 SERVED = {
     "8xh200-r1": ("deepseek-ai/DeepSeek-R1", "fp8", "8"),
     "8xh100-v3-sglang": ("deepseek-ai/DeepSeek-V3-0324", "awq", "8"),
+    "8xmi300x-r1": ("deepseek-ai/DeepSeek-R1", "fp8", "8"),
     "4x4090-distill": ("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", "bf16", "4"),
     "4090-hybrid-r1": ("deepseek-ai/DeepSeek-R1", "Q4_K_M", "1"),
     "dual-epyc-cpu": ("deepseek-ai/DeepSeek-R1", "Q4_K_M", "1"),
@@ -89,10 +90,11 @@ def test_a_second_deployment_overcommits_its_device_before_it_has_taken_anything
     }
 
 
-def test_a_stranger_holds_what_belongs_to_no_deployment(tmp_path: Path) -> None:
-    metrics = see(tmp_path / "host", "8xh200-r1", "stranger").metrics
-    assert {gpu for gpu in map(str, range(8)) if others(metrics, gpu) > GIB} == {"5"}
-    assert value(metrics, "deepseek_gpu_memory_held_bytes", gpu="5", holder="other") == 10 * GIB
+@pytest.mark.parametrize(("name", "gpu"), [("8xh200-r1", "5"), ("8xmi300x-r1", "2")])
+def test_a_stranger_holds_what_belongs_to_no_deployment(name: str, gpu: str, tmp_path: Path) -> None:
+    metrics = see(tmp_path / "host", name, "stranger").metrics
+    assert {one for one in map(str, range(8)) if others(metrics, one) > GIB} == {gpu}
+    assert value(metrics, "deepseek_gpu_memory_held_bytes", gpu=gpu, holder="other") == 10 * GIB
 
 
 def others(metrics: Metrics, gpu: str) -> float:
@@ -122,6 +124,15 @@ def test_a_lost_device_is_down_with_its_xid_and_no_other(name: str, gpu: str, tm
     assert value(metrics, "deepseek_gpu_memory_used_bytes", gpu=gpu) is None
     expected = {labels["gpu"] for labels, _ in metrics["deepseek_expected_gpu_memory_bytes"]}
     assert expected == set(map(str, range(8))), "a deployment keeps its expectation when a device is lost"
+
+
+def test_amd_devices_are_read_from_the_recorded_sys(tmp_path: Path) -> None:
+    metrics = see(tmp_path / "host", "8xmi300x-r1").metrics
+    assert {(labels["vendor"], labels["name"]) for labels, _ in metrics["deepseek_gpu_info"]} == {
+        ("amd", "AMD Instinct MI300X")
+    }
+    assert value(metrics, "deepseek_exporter_source_state", source="amdgpu", state="up") == 1
+    assert 300 < (value(metrics, "deepseek_gpu_power_watts", gpu="0") or 0) < 750
 
 
 def test_heat_slows_one_device(tmp_path: Path) -> None:

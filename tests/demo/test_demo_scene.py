@@ -25,7 +25,7 @@ def test_the_same_profile_and_time_give_the_same_host(name: str) -> None:
     first, second = play(name), play(name)
     for at in TIMES:
         assert first.at(at) == second.at(at)
-        assert files(first.at(at), first.profile.ram) == files(second.at(at), second.profile.ram)
+        assert files(first.at(at), first.profile) == files(second.at(at), second.profile)
 
 
 @pytest.mark.parametrize("name", profile.names())
@@ -64,10 +64,10 @@ def test_what_is_written_is_what_the_scene_says_and_what_ends_is_gone(tmp_path: 
     tree = Tree(tmp_path)
     for at in (0.0, 20.0, 45.0):
         scene = host.at(at)
-        tree.show(files(scene, host.profile.ram))
+        tree.show(files(scene, host.profile))
         listed = {one.name for one in (tmp_path / "proc").iterdir() if one.name.isdigit()}
         assert listed == {str(process.pid) for process in scene.processes}
-        assert written(tmp_path) == files(scene, host.profile.ram).contents
+        assert written(tmp_path) == files(scene, host.profile).contents
     assert list((tmp_path / "proc").glob(".*")) == []
 
 
