@@ -46,7 +46,10 @@ _ADOPTERS = frozenset(
     }
 )
 """Who gets the children of a process that died, beside pid 1 (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+"""Which devices a runtime shows to its program; HIP heeds CUDA's too (rocm.docs.amd.com, GPU isolation)."""
+_VISIBLE_BELOW = "ROCR_VISIBLE_DEVICES"
+"""Which devices ROCm's lower layer shows to HIP, by index or uuid: HIP counts what is left."""
 _DEEPEST = 64
 
 Key = tuple[int, int]
@@ -363,11 +366,17 @@ def _routes(launch: Launch) -> bool:
 
 
 def _visible(environment: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The devices that a process may see, as CUDA counts them; None when nothing limits them."""
-    for variable in _VISIBLE:
-        said = environment.get(variable)
-        if said is not None and said.strip() not in ("", "all", "void", "none"):
-            parts = tuple(part.strip() for part in said.split(",") if part.strip())
-            if len(parts) <= 1024 and all(part.isascii() and len(part) <= 64 for part in parts):
-                return parts
-    return None
+    """The devices that a process may see, as the driver counts them; None when nothing limits them."""
+    listed = (_listed(environment.get(variable)) for variable in _VISIBLE)
+    found = next((parts for parts in listed if parts is not None), None)
+    below = _listed(environment.get(_VISIBLE_BELOW))
+    if found is None or below is None:
+        return found or below
+    return tuple(below[int(part)] for part in found if part.isdigit() and int(part) < len(below))
+
+
+def _listed(said: str | None) -> tuple[str, ...] | None:
+    if said is None or said.strip() in ("", "all", "void", "none"):
+        return None
+    parts = tuple(part.strip() for part in said.split(",") if part.strip())
+    return parts if len(parts) <= 1024 and all(part.isascii() and len(part) <= 64 for part in parts) else None

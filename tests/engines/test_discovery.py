@@ -199,6 +199,23 @@ def test_environment_counts_where_it_may_be_read(host: Host) -> None:
     assert SECRET not in repr(one)
 
 
+@pytest.mark.parametrize(
+    ("env", "visible"),
+    [
+        ({"HIP_VISIBLE_DEVICES": "4,5"}, ("4", "5")),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-1f9de0957d137942,3"}, ("GPU-1f9de0957d137942", "3")),
+        ({"ROCR_VISIBLE_DEVICES": "4,5,6,7", "HIP_VISIBLE_DEVICES": "1,3"}, ("5", "7")),
+        ({"ROCR_VISIBLE_DEVICES": "4,5", "CUDA_VISIBLE_DEVICES": "1,2"}, ("5",)),
+        ({"HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}, None),
+    ],
+)
+def test_what_rocm_shows_to_a_program_counts_as_it_counts(
+    host: Host, env: dict[str, str], visible: tuple[str, ...] | None
+) -> None:
+    host.run(10, "vllm", "serve", R1, env=env)
+    assert host.only().visible_devices == visible
+
+
 def test_a_pid_that_is_used_again_is_another_instance(host: Host) -> None:
     host.run(10, "vllm", "serve", R1, start=100)
     before = host.only()
