@@ -190,16 +190,21 @@ def _replaced(pattern: str, by: str, text: str) -> str:
     return changed
 
 
-def board_links(prometheus_url: str, board: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(title, address of Prometheus' graph page with its queries) of each curve of the board."""
-    links = []
+def board_curves(board: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """(title, queries) of each panel of the board that draws curves, for all hosts and devices."""
+    curves = []
     for panel in board["panels"]:
         queries = [target["expr"] for target in panel.get("targets", ()) if panel["type"] == "timeseries"]
+        for variable, value in _VARIABLES.items():
+            queries = [query.replace(variable, value) for query in queries]
         if queries:
-            fields: dict[str, str] = {}
-            for number, query in enumerate(queries):
-                for variable, value in _VARIABLES.items():
-                    query = query.replace(variable, value)
-                fields |= {f"g{number}.expr": query, f"g{number}.tab": "0", f"g{number}.range_input": "5m"}
-            links.append((panel["title"], f"{prometheus_url}/graph?{urllib.parse.urlencode(fields)}"))
-    return links
+            curves.append((panel["title"], queries))
+    return curves
+
+
+def graph_link(prometheus_url: str, queries: Sequence[str]) -> str:
+    """The address of Prometheus' graph page with these queries."""
+    fields: dict[str, str] = {}
+    for number, query in enumerate(queries):
+        fields |= {f"g{number}.expr": query, f"g{number}.tab": "0", f"g{number}.range_input": "5m"}
+    return f"{prometheus_url}/graph?{urllib.parse.urlencode(fields)}"

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import parts
 from pager import Pager
@@ -77,9 +78,9 @@ def show(stack: ExitStack, *, is_check: bool) -> None:
             ("Alerts in Prometheus", f"{prometheus.url}/alerts"),
             ("Alertmanager", alertmanager.url),
         ]
-        board = json.loads(parts.BOARD.read_text())
         pager.links += [
-            (f"Board, {title} (Prometheus)", link) for title, link in parts.board_links(prometheus.url, board)
+            (f"Board, {title} (Prometheus)", parts.graph_link(prometheus.url, queries))
+            for title, queries in parts.board_curves(_board())
         ]
         print(_welcome(pager.url, hosts, prometheus, alertmanager, directory), flush=True)
         while True:
@@ -99,7 +100,9 @@ def check(host: Part, prometheus: Part, pager: Pager) -> None:
         alerts = prometheus.json("/api/v1/alerts")["alerts"]
         return any(one["labels"]["alertname"] == alert and one["state"] == "firing" for one in alerts)
 
-    step("all hosts are scraped", lambda: _value(prometheus, "sum(up)") == len(HOSTS))
+    step("all hosts are scraped", lambda: _value(prometheus, "sum(up)") == str(len(HOSTS)))
+    queries = [query for _, queries in parts.board_curves(_board()) for query in queries]
+    step("every curve of the board has values", lambda: all(_value(prometheus, one) for one in queries))
     step(f"{incident} is in the metrics of {host.name}", lambda: 'state="lost"' in host.text("/metrics"))
     step(f"{alert} fires", firing)
     step("the page has come", lambda: pager.got(alert, firing=True))
@@ -109,9 +112,15 @@ def check(host: Part, prometheus: Part, pager: Pager) -> None:
     print("the whole way works")
 
 
-def _value(prometheus: Part, query: str) -> float | None:
+def _value(prometheus: Part, query: str) -> str | None:
+    """The first value of a query, as text."""
     found = prometheus.json("/api/v1/query", query=query)["result"]
-    return float(found[0]["value"][1]) if found else None
+    return str(found[0]["value"][1]) if found else None
+
+
+def _board() -> dict[str, Any]:
+    board: dict[str, Any] = json.loads(parts.BOARD.read_text())
+    return board
 
 
 def _free(wanted: int, is_check: bool) -> int:

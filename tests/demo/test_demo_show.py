@@ -53,11 +53,13 @@ def test_the_routes_are_the_shipped_ones_with_the_pager_as_receiver(tmp_path: Pa
 
 def test_every_curve_of_the_board_has_its_queries_without_variables() -> None:
     board = json.loads(parts.BOARD.read_text())
-    links = dict(parts.board_links("http://127.0.0.1:9090", board))
-    assert set(links) == {panel["title"] for panel in board["panels"] if panel["type"] == "timeseries"}
-    for link in links.values():
-        queries = urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)
-        assert all("$" not in value for values in queries.values() for value in values)
+    curves = dict(parts.board_curves(board))
+    assert set(curves) == {panel["title"] for panel in board["panels"] if panel["type"] == "timeseries"}
+    assert all("$" not in query for queries in curves.values() for query in queries)
+    for queries in curves.values():
+        link = urllib.parse.urlsplit(parts.graph_link("http://127.0.0.1:9090", queries))
+        asked = urllib.parse.parse_qs(link.query)
+        assert [asked[f"g{number}.expr"] for number in range(len(queries))] == [[one] for one in queries]
 
 
 def test_rules_that_look_otherwise_are_an_error_and_not_left_as_they_are() -> None:
