@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from daemon_process import RunningDaemon, clean_environment
 
 from exporter.demo import profile
+
+HOST_NAME = socket.gethostname()
+"""of this machine: no page of a recorded host may show it"""
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -32,7 +36,11 @@ def test_every_profile_starts_and_ends_through_the_real_daemon(name: str, tmp_pa
         daemon.wait_until(lambda: "deepseek_deployment_info" in daemon.metrics())
         assert daemon.value("deepseek_exporter_demo_info", profile=name) == 1
         assert daemon.request("snapshot")["demo"] == name
-        assert re.search(rf"the recorded host .?{name}", daemon.get("/")[1].decode())
+        page = daemon.get("/")[1].decode()
+        assert re.search(rf"the recorded host .?{name}", page)
+        assert not re.search(
+            rf"\b{re.escape(HOST_NAME)}\b", re.sub(r"<style.*?</style>|<[^>]*>", "", page, flags=re.S)
+        )
         assert f"profile={name}" in daemon.log()
         assert list(tmp_path.glob("deepseek-exporter-demo-*"))
     assert list(tmp_path.glob("deepseek-exporter-demo-*")) == []
@@ -55,6 +63,7 @@ def test_status_tells_of_the_recorded_host_and_a_reload_leaves_it_in_place(tmp_p
         total = daemon.value("deepseek_host_memory_total_bytes")
         told = run("status", "--state.control-socket", str(daemon.socket)).stdout
         assert "the recorded host dual-epyc-cpu" in told
+        assert not re.search(rf"\b{re.escape(HOST_NAME)}\b", told)
         assert daemon.ctl("reload").returncode == 0
         assert daemon.value("deepseek_host_memory_total_bytes") == total
         assert daemon.value("deepseek_exporter_demo_info") == 1
