@@ -1,4 +1,5 @@
 # make serve   run the daemon here, with what it needs installed into .venv
+# make demo    recorded hosts, Prometheus and Alertmanager: everything without a GPU, until ^C
 # make test    lint, types and all tests, with real Prometheus, Alertmanager and systemd tools
 # CONFIG=FILE  configuration for `make serve`; ARGS="--poll.interval 1" for more flags
 
@@ -8,10 +9,16 @@ BIN := $(VENV)/bin
 CONFIG ?=
 ARGS ?=
 
-.PHONY: serve test lint bench format generate lock clean gpu-smoke e2e-llama
+.PHONY: serve demo demo-check test lint bench format generate lock clean gpu-smoke e2e-llama
 
 serve: $(VENV)/.run
 	$(BIN)/deepseek-exporter serve $(if $(CONFIG),--config.file=$(CONFIG)) $(ARGS)
+
+demo: $(VENV)/.run demo-packages
+	@$(BIN)/python demo/run.py
+
+demo-check: $(VENV)/.run demo-packages  # one incident from its beginning to its end
+	@$(BIN)/python demo/run.py --check
 
 test: $(VENV)/.dev system-packages lint
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -65,6 +72,9 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@ $(VENV)/.run
 
-.PHONY: system-packages
+.PHONY: system-packages demo-packages
 system-packages:
 	@sh requirements/system.sh
+
+demo-packages:
+	@sh requirements/system.sh demo

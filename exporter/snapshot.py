@@ -72,6 +72,8 @@ class Snapshot:
     alerts: tuple[Alert, ...] = ()
     """what the daemon's own evaluation of the conditions says, pending and firing"""
     receivers: tuple[Receiver, ...] = ()
+    demo: str = ""
+    """name of the recorded host that is played; empty: this host is real"""
 
 
 SCHEMA = 1

@@ -1,5 +1,6 @@
 #!/bin/sh
-# What the tests need from the system: installs it as root on Debian or Ubuntu, else says what is missing.
+# What the tests, or with `demo` the demonstration, need from the system: installs it as root on Debian or Ubuntu,
+# else says what is missing.
 set -eu
 
 missing=""
@@ -7,13 +8,15 @@ need() { # command, package
   command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
 need prometheus prometheus
-need promtool prometheus
 need prometheus-alertmanager prometheus-alertmanager
-need amtool prometheus-alertmanager
-need prometheus-node-exporter prometheus-node-exporter
-need gcc gcc
-need systemd-analyze systemd
-[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+if [ "${1:-}" != demo ]; then
+  need promtool prometheus
+  need amtool prometheus-alertmanager
+  need prometheus-node-exporter prometheus-node-exporter
+  need gcc gcc
+  need systemd-analyze systemd
+  [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+fi
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
@@ -22,6 +25,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   # shellcheck disable=SC2086  # a list of packages
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 else
-  echo "missing for the tests; install with: sudo apt-get install$missing" >&2
+  echo "missing; install with: sudo apt-get install$missing" >&2
   exit 1
 fi

@@ -53,10 +53,12 @@ class RunningDaemon:
         env: Mapping[str, str] | None = None,
         poll_seconds: float = 0.3,
         wait: bool = True,
+        demo: str = "",
     ) -> RunningDaemon:
         """Start a daemon and wait for its first snapshot, unless `wait` is False.
 
         Without a `driver` NVIDIA is switched off, so that a test never depends on this machine's GPUs.
+        `demo` is a recorded host, with devices and a state of its own.
         Raises AssertionError with the daemon's log when it does not come up.
         """
         directory.mkdir(parents=True, exist_ok=True)
@@ -65,11 +67,11 @@ class RunningDaemon:
         command = [
             *(sys.executable, "-m", "exporter", "serve"),
             *("--config.file", str(directory / "config.toml")),
-            *("--state.directory", str(directory / "state")),
             *("--state.control-socket", str(directory / "control.sock")),
             *("--web.listen-address", "127.0.0.1:0"),
             *("--poll.interval", str(poll_seconds)),
-            *(() if driver else ("--nvml.enabled", "false")),
+            *(("--demo", demo) if demo else ("--state.directory", str(directory / "state"))),
+            *(() if driver or demo else ("--nvml.enabled", "false")),
             *flags,
         ]
         with (directory / "daemon.log").open("ab") as log:

@@ -29,15 +29,15 @@ class RunningPrometheus:
         self._log = log
 
     @classmethod
-    def start(cls, directory: Path, target: str, alertmanager: str | None = None) -> RunningPrometheus:
-        """Start one that scrapes `target` as job `deepseek`, and tells the Alertmanager at `alertmanager`
+    def start(cls, directory: Path, *targets: str, alertmanager: str | None = None) -> RunningPrometheus:
+        """Start one that scrapes `targets` as job `deepseek`, and tells the Alertmanager at `alertmanager`
         (host:port), if any. AssertionError when it does not come up.
         """
         assert shutil.which("prometheus"), "prometheus is missing: apt install prometheus"
         directory.mkdir(parents=True, exist_ok=True)
         port = free_port()
         (directory / "rules.yml").write_text(yaml.safe_dump(quick(yaml.safe_load(RULES.read_text()))))
-        scrape = {"job_name": "deepseek", "static_configs": [{"targets": [target]}]}
+        scrape = {"job_name": "deepseek", "static_configs": [{"targets": list(targets)}]}
         config: dict[str, Any] = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yml"],
@@ -57,7 +57,7 @@ class RunningPrometheus:
             process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         server = cls(process, port, log)
         try:
-            server.wait_until(lambda: server.value("up") == 1, START_SECONDS)
+            server.wait_until(lambda: server.value("min(up)") == 1, START_SECONDS)
         except BaseException:
             server.stop()
             raise

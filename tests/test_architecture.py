@@ -25,6 +25,7 @@ FLOORS = {
     "exposition": 7,
     "alerting": 7,
     "web": 8,
+    "demo": 8,
     "daemon": 9,
     "cli": 10,
     "__main__": 11,

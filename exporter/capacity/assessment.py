@@ -344,7 +344,8 @@ def _state(
         return "declared_only"
     if deployment.footprint is None:
         return "unknown"
-    for uuid in set(deployment.ranks):
+    # Of ranks on another node, and of a device that is lost, nothing is known here; the others tell.
+    for uuid in {one for one in deployment.ranks if one in held} or set(deployment.ranks):
         on_device = sum(one.size_bytes for one in held.get(uuid, ()) if one.holder == deployment.name)
         if not _is_loaded_on(deployment, uuid, on_device):
             return "loading"

@@ -65,8 +65,15 @@ async def _read(settings: Settings) -> dict[str, Any]:
 
 def render(snapshot: dict[str, Any]) -> str:
     """The snapshot for a terminal of `COLUMNS`, without colour."""
-    parts = [_memory(snapshot), _deployments(snapshot), _sources(snapshot)]
+    parts = [_demo(snapshot), _memory(snapshot), _deployments(snapshot), _sources(snapshot)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _demo(snapshot: dict[str, Any]) -> str:
+    if not snapshot.get("demo"):
+        return ""
+    name = snapshot["demo"]
+    return _wrapped(f"demo: the recorded host {name} is played; nothing here is this machine's", "")
 
 
 def _memory(snapshot: dict[str, Any]) -> str:

@@ -454,6 +454,9 @@ def devices_of(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, ...] | Non
         return tuple(sorted(held))
     if launch.engine in _ON_PROCESSORS:
         return tuple(sorted(held))
+    silent = {gpu.identity.index for gpu in gpus if gpu.reading is None} - held
+    if held and len(held) + len(silent) == wanted:
+        return tuple(sorted(held | silent))  # a device that was lost is still the engine's
     visible = _visible(instance, gpus)
     if visible and held <= set(visible) and len(visible) >= wanted:
         return visible[: wanted or len(visible)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from exporter.hardware.amd_source import AmdSource
 from exporter.hardware.gpu import Gpu
 from exporter.hardware.host import HostReading, HostSource, HostUnreadable
 from exporter.hardware.inventory import Inventory
+from exporter.hardware.process import COMMAND
 from exporter.hardware.supervision import VENDOR, GpuSource, NvmlSource, Sweep
 from exporter.models.catalog import Catalog, catalog
 from exporter.settings.options import Settings
@@ -40,10 +41,19 @@ class _Timed(NamedTuple):
 class Poller:
     """Reads everything once per `poll`; keeps what must outlive one reading."""
 
-    def __init__(self, settings: Settings, inventory: Inventory) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        inventory: Inventory,
+        *,
+        demo: str = "",
+        gpu_worker: Sequence[str] = COMMAND,
+    ) -> None:
+        """`demo` names the recorded host that is played, whose driver `gpu_worker` speaks for."""
         self.settings = settings
-        self.nvml = NvmlSource(settings.nvml, inventory)
+        self.nvml = NvmlSource(settings.nvml, inventory, command=gpu_worker)
         self.amd = AmdSource(settings.nvml, inventory, settings.host.sys_path, settings.host.proc_path)
+        self._demo = demo
         self.clock_steps = 0
         self.reload = Reload(successful=True, at_seconds=time.time())
         self.last_poll_monotonic = time.monotonic()
@@ -139,6 +149,7 @@ class Poller:
             reload=self.reload,
             workers_stuck=self.nvml.workers_stuck + self.amd.workers_stuck,
             clock_steps=self.clock_steps,
+            demo=self._demo,
         )
 
     def _assess(self, observation: Observation) -> Assessment:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter import __version__, log
 from exporter.daemon import notify, paths
@@ -31,6 +31,9 @@ from exporter.web.app import Application
 from exporter.web.page import landing
 from exporter.web.server import Server, is_loopback, listen
 
+if TYPE_CHECKING:
+    from exporter.demo.stage import Stage
+
 _log = log.get(__name__)
 
 STANDSTILL_POLLS = 6
@@ -42,8 +45,17 @@ _STOP_SECONDS = 8.0  # below TimeoutStopSec of the unit, after which systemd kil
 class Service:
     """One running daemon."""
 
-    def __init__(self, settings: Settings, file: Path | None, flags: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        file: Path | None,
+        flags: Mapping[str, Any],
+        *,
+        stage: Stage | None = None,
+    ) -> None:
+        """`stage` plays a recorded host, which the settings make the daemon read."""
         self._settings = settings
+        self._stage = stage
         self._file = file
         self._flags = flags
         self._stop = asyncio.Event()
@@ -51,7 +63,11 @@ class Service:
         self._snapshot: Snapshot | None = None
         self._served: frozenset[str] = frozenset()
         self._renderer = Renderer()
-        self._poller = Poller(settings, Inventory(paths.inventory_file(settings.state)))
+        inventory = Inventory(paths.inventory_file(settings.state))
+        if stage is None:
+            self._poller = Poller(settings, inventory)
+        else:
+            self._poller = Poller(settings, inventory, demo=stage.name, gpu_worker=stage.worker_command)
         self._application = Application(self.healthy)
         self._alerts: Alerts | None = None
         self._schedule = Schedule()
@@ -76,6 +92,8 @@ class Service:
         alerts_file = paths.alerts_file(self._settings.state)
         self._alerts = Alerts(self._settings, self._address[1], alerts_file)
         self._alerts.start(self._settings)
+        if self._stage is not None:
+            self._spawn(self._stage.play())
         server = Server(self._application, self._settings.web)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         polling = asyncio.create_task(self._poller.run(self._publish, self._stop))

@@ -38,6 +38,8 @@ def samples(snapshot: Snapshot) -> Iterator[Sample]:
     for name, value in snapshot.thresholds.items():
         yield f.THRESHOLD, (name,), value
     yield f.BUILD_INFO, (__version__, __revision__, platform.python_version()), 1
+    if snapshot.demo:
+        yield f.DEMO_INFO, (snapshot.demo,), 1
     for source in snapshot.sources:
         yield from _source(source)
     yield f.WORKERS_STUCK, (), snapshot.workers_stuck

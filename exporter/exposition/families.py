@@ -321,6 +321,11 @@ ALERT_ACTIVE = _gauge(
 )
 
 BUILD_INFO = _info("exporter_build", ("version", "revision", "python"), "What is running.")
+DEMO_INFO = _info(
+    "exporter_demo",
+    ("profile",),
+    "A recorded host is played: nothing here is this machine's. Absent where the host is real.",
+)
 SOURCE_UP = _gauge("exporter_source_up", ("source",), "Whether the source answers.")
 SOURCE_STATE = _gauge(
     "exporter_source_state", ("source", "state"), "1 for the present state; up, or why not."
@@ -467,6 +472,7 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
     ),
     "The exporter itself": (
         BUILD_INFO,
+        DEMO_INFO,
         SOURCE_UP,
         SOURCE_STATE,
         SOURCE_EXPECTED,

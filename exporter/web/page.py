@@ -24,7 +24,7 @@ body{font-size:12px;margin:1rem auto;padding:0 .5rem}h1{font-size:1.3em}th,td{pa
 }
 </style></head><body>
 <h1>deepseek-capacity-exporter $version</h1>
-<p><a href="metrics">Metrics</a> · <a href="-/healthy">healthy</a> · <a href="-/ready">ready</a></p>
+$demo<p><a href="metrics">Metrics</a> · <a href="-/healthy">healthy</a> · <a href="-/ready">ready</a></p>
 $tables
 </body></html>
 """)
@@ -37,7 +37,12 @@ def landing(snapshot: Snapshot) -> bytes:
         _table("Deployments", ("name", "model", "quantization", "state"), _deployments(snapshot)),
         _table("Sources", ("source", "state", "expected here"), _sources(snapshot)),
     ]
-    page = _PAGE.substitute(version=escape(__version__), tables="\n".join(table for table in tables if table))
+    played = f"the recorded host {escape(snapshot.demo)} is played; nothing here is this machine's"
+    page = _PAGE.substitute(
+        version=escape(__version__),
+        demo=f"<p><strong>Demo</strong>: {played}.</p>\n" if snapshot.demo else "",
+        tables="\n".join(table for table in tables if table),
+    )
     return page.encode()
 
 

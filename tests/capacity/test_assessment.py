@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,3 +137,20 @@ def test_low_never_exceeds_high_and_commitment_never_hides_use(
     committed = judged(observation((one,), (r1,), owned=owned)).devices["GPU-0"].committed
     assert committed.low <= committed.high
     assert committed.low >= used
+
+
+def test_a_node_of_several_is_warm_when_its_own_ranks_are() -> None:
+    """The ranks of the other node have no uuid here, and what they hold only that node can tell."""
+    need = footprint(2, weights=80 * GIB)
+    r1 = replace(declared("r1", need, devices=(0,)), ranks=("", "GPU-0"))
+    what = observation(
+        (gpu(0, used=85 * GIB, processes={10: 85 * GIB}),), (r1,), owned={"r1": frozenset({10})}
+    )
+    assert judged(what).deployments[0].state == "warm"
+
+
+def test_a_device_that_is_lost_does_not_make_its_deployment_load_again() -> None:
+    r1 = declared("r1", footprint(2, weights=80 * GIB), devices=(0, 1))
+    warm = gpu(0, used=85 * GIB, processes={10: 85 * GIB})
+    what = observation((warm, gpu(1, state=GpuState.LOST)), (r1,), owned={"r1": frozenset({10})})
+    assert judged(what).deployments[0].state == "warm"

@@ -113,7 +113,7 @@ def test_a_process_file_that_blocks_does_not_hold_polls_up(
         stalled = [await one.poll() for _ in range(2)]
         assert time.monotonic() - started < 2
         with (asleep / "stat").open("w"):
-            pass  # it returns
+            (asleep / "stat").unlink()  # it returns, and does not wait again for whoever looks next
         return [*stalled, await one.poll()]
 
     first, second, third = asyncio.run(main())

@@ -65,7 +65,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
                 yield Stage(daemon, driver, webhook, manager, "gpu-01:9671")
                 return
             with RunningPrometheus.start(
-                tmp_path / "prometheus", daemon.address, f"127.0.0.1:{manager.port}"
+                tmp_path / "prometheus", daemon.address, alertmanager=f"127.0.0.1:{manager.port}"
             ):
                 yield Stage(daemon, driver, webhook, manager, daemon.address)
 

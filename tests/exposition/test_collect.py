@@ -25,7 +25,12 @@ def of(snapshot: Snapshot, family: Family) -> list[Sample]:
 
 def test_every_family_of_the_table_has_samples() -> None:
     made_by_the_renderer = {f.SERIES, f.SERIES_DROPPED}
-    assert set(FAMILIES) - families_of(FULL) == made_by_the_renderer
+    assert set(FAMILIES) - families_of(FULL) == made_by_the_renderer | {f.DEMO_INFO}
+
+
+def test_a_host_that_is_played_says_so() -> None:
+    played = dataclasses.replace(FULL, demo="8xh200-r1")
+    assert of(played, f.DEMO_INFO) == [(f.DEMO_INFO, ("8xh200-r1",), 1)]
 
 
 def test_a_host_that_tells_nothing_has_only_series_about_the_exporter() -> None:
