@@ -27,7 +27,6 @@ from exporter.settings.errors import ConfigurationError
 from exporter.settings.options import Settings, sections
 from exporter.snapshot import Reload, Snapshot, to_plain
 from exporter.web.app import Application
-from exporter.web.page import landing
 from exporter.web.server import Server, is_loopback, listen
 
 _log = log.get(__name__)
@@ -51,7 +50,7 @@ class Service:
         self._served: frozenset[str] = frozenset()
         self._renderer = Renderer()
         self._poller = Poller(settings, Inventory(paths.inventory_file(settings.state)))
-        self._application = Application(self.healthy)
+        self._application = Application(self.healthy, lambda: self._poller.settings.poll.interval)
         self._schedule = Schedule()
         self._reloading = asyncio.Lock()
         self._address = ("", 0)
@@ -93,7 +92,7 @@ class Service:
         first = self._snapshot is None
         self._snapshot = snapshot
         exposition = self._renderer.render(samples(snapshot))
-        self._application.publish(exposition, landing(snapshot))
+        self._application.publish(exposition, snapshot)
         if self._schedule.check_clock():
             self._poller.clock_steps = self._schedule.clock_steps
         served = frozenset(one.declared.name for one in snapshot.assessment.deployments if one.running)
