@@ -7,7 +7,7 @@ import re
 from exporter.units import GIB
 from exporter.views.facts import AlertFacts, DeploymentFacts, Finding, Level, Memory
 from exporter.views.plain import Plain, device_names, strangers_bytes
-from exporter.views.words import PROSE_MOST, duration, sentence, shown, size
+from exporter.views.words import PROSE_MOST, duration, lowered, sentence, shown, size
 
 _LEVELS = {"critical": Level.CRITICAL, "warning": Level.WARNING}
 _LINK = re.compile(r"(https?://[^\s/@\\]+(/[^\s\\]*)?|[A-Za-z0-9_][\w./-]*(#[\w.-]*)?)", re.ASCII)
@@ -130,7 +130,7 @@ def _of_deployments(deployments: tuple[DeploymentFacts, ...]) -> list[Finding]:
         elif one.differs:
             text = f"{one.name} does not run as declared: {', '.join(one.differs)}"
         else:
-            text = f"{one.name}: {one.comparison[:1].lower()}{one.comparison[1:]}"
+            text = f"{one.name}: {lowered(one.comparison)}"
         found.append(Finding(Level.WARNING, text, key=one.name))
     return found
 

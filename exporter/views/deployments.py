@@ -131,7 +131,7 @@ def _what(status: Plain) -> str:
 
 def _where(status: Plain) -> str:
     indices = status["declared"]["device_indices"]
-    return f"GPU {ranges(indices)}" if indices else "RAM"
+    return f"on GPU {ranges(indices)}" if indices else "in RAM"
 
 
 def _comparison(status: Plain, plain: Plain, names: dict[str, str]) -> tuple[str, bool]:

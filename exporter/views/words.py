@@ -87,3 +87,8 @@ def ranges(indices: Iterable[int]) -> str:
 def sentence(text: str) -> str:
     """With a capital letter at its start."""
     return text[:1].upper() + text[1:]
+
+
+def lowered(text: str) -> str:
+    """To go on after a colon; what begins like an abbreviation stays."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""The status page in a real Chromium: fits every screen, passes axe-core, refreshes without losing the reader."""
+"""The status page in a real Chromium: fits every screen, passes axe-core, refreshes without a jump."""
 
 from __future__ import annotations
 
