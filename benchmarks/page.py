@@ -49,20 +49,20 @@ def in_process(name: str, snapshot: Snapshot, rounds: int) -> None:
     """Making page and JSON of a new snapshot, as the daemon's event loop does it."""
     page = StatusPage()
 
-    def fresh() -> bytes | None:
+    def fresh() -> bytes:
         page.show(snapshot)
-        return asyncio.run(page.html())
+        made = asyncio.run(page.html())
+        return made.zipped if made is not None else b""
 
-    def fresh_json() -> bytes | None:
+    def fresh_json() -> bytes:
         page.show(snapshot)
-        return page.json()
+        made = page.json()
+        return made.zipped if made is not None else b""
 
     fresh()
     told(f"page, {name}", [timed(fresh) for _ in range(rounds)])
     told(f"JSON, {name}", [timed(fresh_json) for _ in range(rounds)])
-    print(
-        f"{'':44}{len(fresh() or b'') / 1024:8.1f} KiB page, {len(fresh_json() or b'') / 1024:.1f} KiB JSON"
-    )
+    print(f"{'':44}{len(fresh()) / 1024:8.1f} KiB page, {len(fresh_json()) / 1024:.1f} KiB JSON, zipped")
 
 
 def configuration() -> str:
@@ -89,7 +89,7 @@ def over_http(rounds: int, seconds: float) -> None:
             connection = http.client.HTTPConnection(daemon.address, timeout=10)
 
             def get(path: str) -> None:
-                connection.request("GET", path)
+                connection.request("GET", path, headers={"Accept-Encoding": "gzip"})
                 answer = connection.getresponse()
                 answer.read()
                 assert answer.status == 200

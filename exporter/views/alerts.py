@@ -99,7 +99,8 @@ def _of_memory(plain: Plain, devices: tuple[Memory, ...], ram: Memory | None) ->
         if one.level in (Level.CRITICAL, Level.WARNING):
             alert = "DeepSeekGpuLost"
             if one.capacity_bytes is not None:
-                alert = _overcommit("Vram", one.level)
+                over = one.level is Level.CRITICAL
+                alert = "DeepSeekVramOvercommitted" if over else "DeepSeekVramOvercommitLikely"
             found.append(Finding(one.level, f"{one.name} is {one.verdict}: {one.headroom}", alert, one.key))
         strange = strangers_bytes(plain, one.key)
         serves = any(piece.kind not in ("other", "unattributed") for piece in one.expected)
@@ -111,13 +112,9 @@ def _of_memory(plain: Plain, devices: tuple[Memory, ...], ram: Memory | None) ->
         text = f"{missing} of {plain['expected_gpus']} GPUs that should be here were never seen"
         found.append(Finding(Level.CRITICAL, text))
     if ram is not None and ram.level in (Level.CRITICAL, Level.WARNING):
-        alert = _overcommit("HostMemory", ram.level)
+        alert = "DeepSeekHostMemoryOvercommitted" if ram.level is Level.CRITICAL else ""
         found.append(Finding(ram.level, f"RAM is {ram.verdict}: {ram.headroom}", alert))
     return found
-
-
-def _overcommit(what: str, level: Level) -> str:
-    return f"DeepSeek{what}Overcommit" + ("ted" if level is Level.CRITICAL else "Likely")
 
 
 def _of_deployments(deployments: tuple[DeploymentFacts, ...]) -> list[Finding]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from exporter.exposition.render import OPENMETRICS, TEXT, Exposition
 from exporter.snapshot import Snapshot
-from exporter.web.page import StatusPage
+from exporter.web.page import Body, StatusPage
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -64,11 +64,11 @@ class Application:
             case "/":
                 await self._status(scope, send)
             case "/api/v1/snapshot":
-                body = self._page.json()
-                if body is None:
+                made = self._page.json()
+                if made is None:
                     await _answer(scope, send, 503, _JSON, b'{"error": "no snapshot yet"}\n', *_UNSTORED)
                 else:
-                    await _answer(scope, send, 200, _JSON, body, *_UNSTORED)
+                    await _answer_made(scope, send, _JSON, made, *_UNSTORED)
             case _:
                 await _answer(scope, send, 404, _PLAIN, b"not here; try /metrics\n")
 
@@ -78,7 +78,7 @@ class Application:
             await _answer(scope, send, 503, _HTML, _NOT_YET, *_UNSTORED)
             return
         policy = (b"content-security-policy", self._page.security_policy)
-        await _answer(scope, send, 200, _HTML, page, policy, *_UNSTORED)
+        await _answer_made(scope, send, _HTML, page, policy, *_UNSTORED)
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         ready = self._exposition
@@ -121,6 +121,17 @@ def _wanted(header: str) -> dict[str, bool]:
 def _header(scope: Scope, name: bytes) -> str:
     values: list[bytes] = [value for key, value in scope["headers"] if key == name]
     return b",".join(values).decode("latin-1")
+
+
+async def _answer_made(
+    scope: Scope, send: Send, content_type: str, made: Body, *more: tuple[bytes, bytes]
+) -> None:
+    headers = [*more, (b"vary", b"accept-encoding")]
+    if accepts_gzip(_header(scope, b"accept-encoding")):
+        headers.append((b"content-encoding", b"gzip"))
+        await _answer(scope, send, 200, content_type, made.zipped, *headers)
+    else:
+        await _answer(scope, send, 200, content_type, made.plain, *headers)
 
 
 async def _answer(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import hashlib
 import json
 import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,27 +31,38 @@ _KEPT_SECONDS = 30.0
 """A page of the same snapshot is made again after this, since it tells how long ago things were."""
 
 
+class Body:
+    """An answer, and its compressed form once somebody takes that."""
+
+    def __init__(self, plain: bytes) -> None:
+        self.plain = plain
+
+    @cached_property
+    def zipped(self) -> bytes:
+        return gzip.compress(self.plain, compresslevel=5, mtime=0)
+
+
 class StatusPage:
     """The two views of the latest snapshot. ``poll_seconds`` is asked whenever a page is made."""
 
     def __init__(self, poll_seconds: Callable[[], float] = lambda: 5.0) -> None:
         self._poll_seconds = poll_seconds
         self._snapshot: Snapshot | None = None
-        self._html: tuple[float, bytes] | None = None
-        self._json: bytes | None = None
+        self._html: tuple[float, Body] | None = None
+        self._json: Body | None = None
         self._assets: _Assets | None = None
 
     def show(self, snapshot: Snapshot) -> None:
         """From now on it is this one."""
         self._snapshot, self._html, self._json = snapshot, None, None
 
-    def json(self) -> bytes | None:
+    def json(self) -> Body | None:
         """The public JSON form (docs/API.md); None before the first snapshot."""
         if self._json is None and self._snapshot is not None:
-            self._json = json.dumps(to_public(self._snapshot)).encode() + b"\n"
+            self._json = Body(json.dumps(to_public(self._snapshot)).encode() + b"\n")
         return self._json
 
-    async def html(self) -> bytes | None:
+    async def html(self) -> Body | None:
         """The page; None before the first snapshot."""
         if self._snapshot is None:
             return None
@@ -58,7 +71,7 @@ class StatusPage:
             self._assets = await asyncio.to_thread(_Assets)
         now = time.monotonic()
         if self._html is None or now - self._html[0] > _KEPT_SECONDS:
-            self._html = now, self._assets.render(self._snapshot, self._poll_seconds())
+            self._html = now, Body(self._assets.render(self._snapshot, self._poll_seconds()))
         return self._html[1]
 
     @property

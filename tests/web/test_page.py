@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import gzip
 import hashlib
 import json
 import re
@@ -173,6 +174,20 @@ def test_the_json_is_the_snapshot_without_what_is_the_owners_alone() -> None:
     assert plain == json.loads(json.dumps(to_public(hostile())))
     assert plain["schema"] == SCHEMA
     assert [one["declared"]["name"] for one in plain["assessment"]["deployments"][:-1]] == list(NAMES)
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/snapshot"])
+def test_who_takes_gzip_gets_the_same_smaller(path: str) -> None:
+    async def talk() -> tuple[Answer, Answer]:
+        async with serve(snapshot=as_of_now(FULL)) as site:
+            return await site.ask(path), await site.ask(path, accept_encoding="gzip, br")
+
+    plain, zipped = asyncio.run(talk())
+    assert "content-encoding" not in plain.headers
+    assert zipped.headers["content-encoding"] == "gzip"
+    assert plain.headers["vary"] == zipped.headers["vary"] == "accept-encoding"
+    assert gzip.decompress(zipped.body) == plain.body
+    assert len(zipped.body) < len(plain.body) / 3
 
 
 def test_a_new_snapshot_is_seen_at_the_next_look() -> None:

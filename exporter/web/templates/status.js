@@ -8,6 +8,7 @@
   let ageThen = null; // seconds old by the daemon's clock, at `then`
   let then = 0;
   let unreachedSince = null;
+  let staleSince = null; // both told once, as a time of day: a notice that counts seconds is read out every second
 
   const key = (node) => node.id || null;
 
@@ -57,8 +58,10 @@
     if (unreachedSince !== null) {
       tell(`The daemon cannot be reached since ${unreachedSince.toLocaleTimeString()}: what you see is old.`);
     } else if (age !== null && age > Number(taken.dataset.staleSeconds)) {
-      tell(`Stale: the daemon answers, and has read nothing for ${words(age)}.`);
+      staleSince ??= new Date(Date.now() - age * 1000);
+      tell(`Stale: the daemon answers, and has read nothing since ${staleSince.toLocaleTimeString()}.`);
     } else {
+      staleSince = null;
       tell("");
     }
   }
