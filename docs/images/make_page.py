@@ -63,7 +63,7 @@ def main() -> None:
     # The pictures show the made-up host's name, not that of the machine that draws them.
     with patch.object(socket, "gethostname", lambda: HOST_NAME):
         page("status-page-light.png", quiet(), scheme="light", width=1280, height=1000)
-        page("status-page-dark.png", in_trouble(), scheme="dark", width=1280, height=1000)
+        page("status-page-dark.png", in_trouble(), scheme="dark", width=1360, height=1110)
     terminal("status-terminal.png", in_trouble())
 
 
