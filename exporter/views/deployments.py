@@ -56,13 +56,14 @@ class Tolerance:
     ratio: float
     size_bytes: int
 
-    def allows(self, difference: int, expected: int) -> bool:
-        return abs(difference) <= self.ratio * expected + self.size_bytes
+    def allowed(self, expected: int) -> int:
+        """Bytes by which observed may differ."""
+        return round(self.ratio * expected) + self.size_bytes
 
 
 EXACT = Tolerance(0.03, GIB // 2)
 ESTIMATED = Tolerance(0.08, 2 * GIB)
-"""Where a term is only estimated. Both: the tolerances of DeepSeekVramAboveExpected."""
+"""Where a term is only estimated. Both are for daemons that do not say what they tolerate."""
 
 
 def deployments(plain: Plain) -> tuple[DeploymentFacts, ...]:
@@ -178,10 +179,12 @@ def _out_of_tolerance(status: Plain) -> list[str]:
         expected[uuid] = expected.get(uuid, 0) + expected_bytes(rank["total"])
         guessed = any(term["basis"] == "estimate" for term in rank["components"].values())
         tolerances[uuid] = ESTIMATED if guessed else tolerances.get(uuid, EXACT)
+    told = status.get("tolerance") or {}
     return [
         uuid
         for uuid, one in status["deviation"].items()
-        if uuid in expected and not tolerances[uuid].allows(one["size_bytes"], expected[uuid])
+        if uuid in expected
+        and abs(one["size_bytes"]) > told.get(uuid, tolerances[uuid].allowed(expected[uuid]))
     ]
 
 

@@ -164,6 +164,11 @@ class Finding:
     alert: str = ""
     key: str = ""
 
+    @property
+    def runbook_link(self) -> str | None:
+        """Where the daemon's own runbook says what to do."""
+        return f"docs/ALERTS.md#{self.alert.lower()}" if self.alert else None
+
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:

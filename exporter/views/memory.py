@@ -14,7 +14,12 @@ from exporter.views.plain import (
 from exporter.views.words import PROSE_MOST, between, kilowatt_hours, shown, size, watts
 
 _LABELS = {"other": "other processes", "unattributed": "no process"}
-_STATE_LEVELS = {"up": Level.GOOD, "released": Level.WARNING, "no_permission": Level.WARNING}
+_STATE_LEVELS = {
+    "up": Level.GOOD,
+    "suspended": Level.INFO,
+    "released": Level.WARNING,
+    "no_permission": Level.WARNING,
+}
 _STATE_MEANINGS = {
     "stalled": "a call to it does not return, so it is left alone",
     "lost": "the driver no longer has it",
@@ -23,6 +28,7 @@ _STATE_MEANINGS = {
     "released": "the driver was let go on request",
     "driver_down": "no driver answers",
     "initialising": "not read yet",
+    "suspended": "powered down because nobody uses it",
 }
 
 
@@ -45,7 +51,9 @@ def _device(gpu: Plain, plain: Plain) -> Memory:
     strangers = sum(piece.size_bytes for piece in held if piece.kind != "deployment")
     if strangers:
         expected = (*expected, Piece("other", "others", "", strangers))
-    product = shown(identity["name"]).removeprefix("NVIDIA ").removeprefix("GeForce ")
+    product = shown(identity["name"])
+    for vendor in ("NVIDIA ", "GeForce ", "AMD "):
+        product = product.removeprefix(vendor)
     return _memory(
         (uuid, f"GPU {int(identity['index'])}", product),
         (state, _why_not(state, gpu.get("reason", "")), commitment),

@@ -11,7 +11,8 @@ from typing import Any
 
 from exporter.exposition.render import OPENMETRICS, TEXT, Exposition
 from exporter.snapshot import Snapshot
-from exporter.web.page import Body, StatusPage
+from exporter.web import runbook
+from exporter.web.page import Body, StatusPage, hash_source
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -69,6 +70,10 @@ class Application:
                     await _answer(scope, send, 503, _JSON, b'{"error": "no snapshot yet"}\n', *_UNSTORED)
                 else:
                     await _answer_made(scope, send, _JSON, made, *_UNSTORED)
+            case "/docs/ALERTS.md" if (page := runbook.page()) is not None:
+                policy = f"default-src 'none'; style-src '{hash_source(runbook.STYLE)}'; img-src data:"
+                security = (b"content-security-policy", policy.encode())
+                await _answer(scope, send, 200, _HTML, page, security)
             case _:
                 await _answer(scope, send, 404, _PLAIN, b"not here; try /metrics\n")
 
