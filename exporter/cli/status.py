@@ -122,8 +122,15 @@ def _read(source: _Source) -> dict[str, Any]:
 
 
 def _look(snapshot: dict[str, Any], settings: Settings) -> View:
+    from exporter.snapshot import SCHEMA
     from exporter.views.look import look
 
+    if snapshot.get("schema") != SCHEMA:
+        fail(
+            f"the daemon answers in form {snapshot.get('schema')} and this program reads form {SCHEMA}; "
+            "use the program of the daemon's version, or restart the daemon",
+            NOTHING_READ,
+        )
     return look(
         snapshot,
         now_seconds=time.time(),

@@ -144,7 +144,11 @@ def _comparison(status: Plain, plain: Plain, names: dict[str, str]) -> tuple[str
         return f"would need {_need(footprint)}", True
     if status["state"] == "loading":
         return f"still loading; {_need(footprint)} once warm", True
+    if status["state"] == "sleeping":
+        return f"asleep; {_need(footprint)} when awake", True
     deviations = status["deviation"]
+    if not deviations and footprint["devices"]:
+        return f"what it holds on its GPUs cannot be read; {_need(footprint)} expected", True
     if not deviations:
         return _comparison_in_ram(status, plain), True
     off = _out_of_tolerance(status)
@@ -157,7 +161,7 @@ def _comparison(status: Plain, plain: Plain, names: dict[str, str]) -> tuple[str
         if abs(difference) < GIB // 20:
             return f"holds what it should{known}", True
         return f"holds what it should{known}; at most {_difference(deviations[uuid])}, on {where}", True
-    others = f", as on {count(len(off) - 1, 'other GPU')}" if len(off) > 1 else ""
+    others = f"; {count(len(off) - 1, 'other GPU')} beyond tolerance too" if len(off) > 1 else ""
     more = "more" if difference > 0 else "less"
     held = format_bytes(held_here(plain, uuid, declared["name"]))
     return f"holds {held} on {where}: {format_bytes(abs(difference))} {more} than it should{others}", False

@@ -214,6 +214,12 @@ class TestThroughTheDaemon:
         assert (done.exit_code, done.stdout) == (3, "")
         assert "`deepseek-exporter doctor` says why" in done.stderr
 
+    def test_a_daemon_of_another_form_is_not_guessed_at(self, daemon: Prepare) -> None:
+        path = daemon({"snapshot": {**to_plain(FULL), "schema": 99}})
+        done = CliRunner().invoke(main, ["status", f"--state.control-socket={path}"])
+        assert (done.exit_code, done.stdout) == (3, "")
+        assert "form 99 and this program reads form 1" in done.stderr
+
     def test_a_daemon_without_a_snapshot_yet_ends_with_3(self, daemon: Prepare) -> None:
         path = daemon({"snapshot": {"error": "no snapshot yet; try again in a moment"}})
         done = CliRunner().invoke(main, ["status", f"--state.control-socket={path}"])

@@ -77,6 +77,28 @@ def test_a_difference_counts_beyond_the_tolerance_of_its_basis(gib: int, level: 
     assert (facts.level, facts.comparison) == (level, text)
 
 
+def test_several_devices_beyond_tolerance_are_counted() -> None:
+    twice = dict.fromkeys(UUIDS, Deviation(20 * GIB, 0.18))
+    held = {uuid: (Holding("r1", "deployment", 133 * GIB),) for uuid in UUIDS}
+    facts = told(dataclasses.replace(R1, matches={}, deviation=twice), held=held)
+    text = "Holds 133.0 GiB on GPU 0: 20.0 GiB more than it should; 1 other GPU beyond tolerance too"
+    assert facts.comparison == text
+
+
+def test_memory_that_cannot_be_read_is_not_compared() -> None:
+    facts = told(dataclasses.replace(R1, matches={}, deviation={}), held={})
+    assert facts.comparison.startswith("What it holds on its GPUs cannot be read; 111.0–116.0 GiB on each")
+    assert facts.level is Level.GOOD
+
+
+def test_one_that_sleeps_holds_little_and_that_is_right() -> None:
+    asleep = dataclasses.replace(
+        R1, matches={}, state="sleeping", deviation={UUIDS[0]: Deviation(-100 * GIB, -0.9)}
+    )
+    assert told(asleep).comparison.startswith("Asleep; 111.0–116.0 GiB on each of 2 GPUs")
+    assert told(asleep).level is Level.INFO
+
+
 def test_what_it_is_comes_from_what_runs_before_what_was_declared() -> None:
     facts = told(R1)
     assert facts.what == "fp8, fp8 KV cache, vLLM 0.33.0, TP 2, speculative (mtp)"
