@@ -273,6 +273,8 @@ class TestWatch:
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 text=True,
+                # A test run in the background of a shell ignores SIGINT, and children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 env={**clean, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"},
             )
             started.append(process)
