@@ -35,6 +35,7 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev system-packages
 	$(BIN)/python benchmarks/against_node_exporter.py
 	$(BIN)/python benchmarks/headers.py
+	$(BIN)/python benchmarks/page.py
 
 generate: $(VENV)/.dev
 	$(BIN)/python rules/generate.py

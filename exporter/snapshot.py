@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from exporter import __version__
 from exporter.capacity.alert import Alert
-from exporter.capacity.assessment import Assessment
-from exporter.hardware.gpu import Gpu
+from exporter.capacity.assessment import Assessment, DeploymentStatus
+from exporter.capacity.observation import Declared, Running
+from exporter.footprint.result import Footprint
+from exporter.hardware.gpu import Gpu, GpuReading
 from exporter.hardware.host import HostReading
 
 
@@ -80,23 +83,50 @@ SCHEMA = 1
 """Version of the JSON form; raised when a key changes meaning or goes."""
 
 
+_PRIVATE = {
+    (DeploymentStatus, "pids"),
+    (GpuReading, "processes"),
+    (Declared, "programs"),
+    (Declared, "unit"),
+    (Running, "unit"),
+    (Reload, "problem"),
+    (Footprint, "explanations"),
+}
+"""What the control socket's owner may know and an HTTP client need not: process ids, unit and program names,
+what stands in a configuration file. Explanations are no secret; they are long, and `footprint` gives them."""
+
+
 def to_plain(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot as JSON data: sizes in bytes, times in Unix seconds, unknown values null."""
-    plain: dict[str, Any] = {"schema": SCHEMA, **_plain(snapshot)}
+    return _document(snapshot, frozenset())
+
+
+def to_public(snapshot: Snapshot) -> dict[str, Any]:
+    """The same without what only the daemon's owner should see: what HTTP gives."""
+    return _document(snapshot, _PRIVATE)
+
+
+def _document(snapshot: Snapshot, hidden: Set[tuple[type, str]]) -> dict[str, Any]:
+    plain: dict[str, Any] = {"schema": SCHEMA, "version": __version__, **_plain(snapshot, hidden)}
     for uuid, commitment in snapshot.assessment.devices.items():
-        plain["assessment"]["devices"][uuid]["headroom"] = _plain(commitment.headroom)
+        plain["assessment"]["devices"][uuid]["headroom"] = _plain(commitment.headroom, hidden)
     if snapshot.assessment.host is not None:
-        plain["assessment"]["host"]["headroom"] = _plain(snapshot.assessment.host.headroom)
+        plain["assessment"]["host"]["headroom"] = _plain(snapshot.assessment.host.headroom, hidden)
     return plain
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, hidden: Set[tuple[type, str]]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kind = type(value)
+        return {
+            f.name: _plain(getattr(value, f.name), hidden)
+            for f in dataclasses.fields(value)
+            if (kind, f.name) not in hidden
+        }
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, hidden) for key, item in value.items()}
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, hidden) for item in value]
     return value

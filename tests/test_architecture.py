@@ -24,6 +24,7 @@ FLOORS = {
     "snapshot": 6,
     "exposition": 7,
     "alerting": 7,
+    "views": 7,
     "web": 8,
     "demo": 8,
     "daemon": 9,

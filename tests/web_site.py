@@ -7,8 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from fixed_snapshot import FULL
+
 from exporter.exposition.render import Exposition
 from exporter.settings.options import Web
+from exporter.snapshot import Snapshot
 from exporter.web.app import Application
 from exporter.web.server import Server, listen
 
@@ -19,7 +22,6 @@ EXPOSITION = Exposition(
     openmetrics_gzip=b"zipped openmetrics",
     series=1,
 )
-PAGE = b"<!doctype html><p>page"
 
 
 @dataclass
@@ -84,15 +86,18 @@ class Site:
 async def serve(
     *,
     exposition: Exposition | None = EXPOSITION,
+    snapshot: Snapshot = FULL,
     healthy: bool = True,
     max_connections: int = 256,
     request_deadline: float = 30.0,
+    poll_seconds: float = 5.0,
+    port: int = 0,
 ) -> AsyncIterator[Site]:
-    """A server that has published, unless asked otherwise; the last two options are those of `[web]`."""
-    application = Application(lambda: healthy)
+    """A server that has published, unless asked otherwise; the next two options are those of `[web]`."""
+    application = Application(lambda: healthy, lambda: poll_seconds)
     if exposition is not None:
-        application.publish(exposition, PAGE)
-    bound = listen("127.0.0.1:0")
+        application.publish(exposition, snapshot)
+    bound = listen(f"127.0.0.1:{port}")
     server = Server(application, Web(max_connections=max_connections, request_deadline=request_deadline))
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     site = Site(application, bound.getsockname()[1])

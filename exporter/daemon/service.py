@@ -28,7 +28,6 @@ from exporter.settings.errors import ConfigurationError
 from exporter.settings.options import Settings, sections
 from exporter.snapshot import Reload, Snapshot, to_plain
 from exporter.web.app import Application
-from exporter.web.page import landing
 from exporter.web.server import Server, is_loopback, listen
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Service:
             self._poller = Poller(settings, inventory)
         else:
             self._poller = Poller(settings, inventory, demo=stage.name, gpu_worker=stage.worker_command)
-        self._application = Application(self.healthy)
+        self._application = Application(self.healthy, lambda: self._poller.settings.poll.interval)
         self._alerts: Alerts | None = None
         self._schedule = Schedule()
         self._reloading = asyncio.Lock()
@@ -122,7 +121,7 @@ class Service:
             seen += [*alert_samples(alerts), *receiver_samples(receivers)]
         self._snapshot = snapshot
         exposition = self._renderer.render(seen)
-        self._application.publish(exposition, landing(snapshot))
+        self._application.publish(exposition, snapshot)
         if self._schedule.check_clock():
             self._poller.clock_steps = self._schedule.clock_steps
         served = frozenset(one.declared.name for one in snapshot.assessment.deployments if one.running)

@@ -1,6 +1,7 @@
-"""The HTTP answers, as an ASGI application: /metrics, /-/healthy, /-/ready and a landing page.
+"""The HTTP answers, as an ASGI application: /metrics, health, the status page and the snapshot as JSON.
 
-Every answer is bytes that lie ready; a request reads no hardware, takes no lock and renders nothing.
+A request reads no hardware and takes no lock. Metrics are bytes that lie ready; the page and the JSON are
+made from the latest snapshot when somebody asks for them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from exporter.exposition.render import OPENMETRICS, TEXT, Exposition
+from exporter.snapshot import Snapshot
+from exporter.web import runbook
+from exporter.web.page import Body, StatusPage, hash_source
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -16,19 +20,27 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _PLAIN = "text/plain; charset=utf-8"
 _HTML = "text/html; charset=utf-8"
+_JSON = "application/json"
+_NOT_YET = b"""<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">
+<title>deepseek-capacity-exporter</title><p>No snapshot yet; this page tries again by itself.</p></html>
+"""
+_UNSTORED = ((b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"))
 
 
 class Application:
-    """Serves what `publish` handed over last. `healthy` tells whether sampling goes on."""
+    """Serves what `publish` handed over last. `healthy` tells whether sampling goes on, `poll_seconds` how
+    often a page that is looked at should ask again.
+    """
 
-    def __init__(self, healthy: Callable[[], bool]) -> None:
+    def __init__(self, healthy: Callable[[], bool], poll_seconds: Callable[[], float] = lambda: 5.0) -> None:
         self._healthy = healthy
         self._exposition: Exposition | None = None
-        self._page = b""
+        self._page = StatusPage(poll_seconds)
 
-    def publish(self, exposition: Exposition, page: bytes) -> None:
-        """Use these bytes from now on."""
-        self._exposition, self._page = exposition, page
+    def publish(self, exposition: Exposition, snapshot: Snapshot) -> None:
+        """Serve these from now on."""
+        self._exposition = exposition
+        self._page.show(snapshot)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request (ASGI 3)."""
@@ -51,9 +63,27 @@ class Application:
                 else:
                     await _answer(scope, send, 503, _PLAIN, b"no snapshot yet\n")
             case "/":
-                await _answer(scope, send, 200, _HTML, self._page or b"<p>No snapshot yet.</p>\n")
+                await self._status(scope, send)
+            case "/api/v1/snapshot":
+                made = self._page.json()
+                if made is None:
+                    await _answer(scope, send, 503, _JSON, b'{"error": "no snapshot yet"}\n', *_UNSTORED)
+                else:
+                    await _answer_made(scope, send, _JSON, made, *_UNSTORED)
+            case "/docs/ALERTS.md" if (page := runbook.page()) is not None:
+                policy = f"default-src 'none'; style-src '{hash_source(runbook.STYLE)}'; img-src data:"
+                security = (b"content-security-policy", policy.encode())
+                await _answer(scope, send, 200, _HTML, page, security)
             case _:
                 await _answer(scope, send, 404, _PLAIN, b"not here; try /metrics\n")
+
+    async def _status(self, scope: Scope, send: Send) -> None:
+        page = await self._page.html()
+        if page is None:
+            await _answer(scope, send, 503, _HTML, _NOT_YET, *_UNSTORED)
+            return
+        policy = (b"content-security-policy", self._page.security_policy)
+        await _answer_made(scope, send, _HTML, page, policy, *_UNSTORED)
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         ready = self._exposition
@@ -96,6 +126,17 @@ def _wanted(header: str) -> dict[str, bool]:
 def _header(scope: Scope, name: bytes) -> str:
     values: list[bytes] = [value for key, value in scope["headers"] if key == name]
     return b",".join(values).decode("latin-1")
+
+
+async def _answer_made(
+    scope: Scope, send: Send, content_type: str, made: Body, *more: tuple[bytes, bytes]
+) -> None:
+    headers = [*more, (b"vary", b"accept-encoding")]
+    if accepts_gzip(_header(scope, b"accept-encoding")):
+        headers.append((b"content-encoding", b"gzip"))
+        await _answer(scope, send, 200, content_type, made.zipped, *headers)
+    else:
+        await _answer(scope, send, 200, content_type, made.plain, *headers)
 
 
 async def _answer(

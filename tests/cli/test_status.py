@@ -1,49 +1,108 @@
-"""`status`: what a person and a script see of a host, with and without a daemon."""
+"""`status`: what a person and a script see of a host, with and without a daemon, once or for a while."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from fixed_snapshot import EMPTY, FULL, GPUS, READING, UUIDS, declared, identity
+from fixed_snapshot import EMPTY, FULL, GPUS, NOW_SECONDS, READING, UUIDS, declared, identity
+from hostile_snapshot import hostile
+from made_up_hosts import HOST_NAME, in_trouble
+from page_browser import as_of_now
+from rich.cells import cell_len
+from rich.console import Console
 from test_commands import shell
 
 from exporter.capacity.assessment import Bounds, Commitment, DeploymentStatus
 from exporter.cli import main
-from exporter.cli.status import render
+from exporter.cli.status_view import plain_text, whole
 from exporter.hardware.gpu import Gpu, GpuState
 from exporter.snapshot import Snapshot, to_plain
 from exporter.units import GIB
+from exporter.views.facts import View
+from exporter.views.look import look
 
 Prepare = Callable[[dict[str, dict[str, Any]]], Path]
 
 
+def view_of(snapshot: Snapshot) -> View:
+    return look(to_plain(snapshot), now_seconds=NOW_SECONDS + 3, host_name=HOST_NAME)
+
+
 def seen(snapshot: Snapshot) -> str:
-    return render(to_plain(snapshot))
+    return plain_text(view_of(snapshot))
+
+
+def on_terminal(snapshot: Snapshot, columns: int, *, colour: bool = False) -> str:
+    console = Console(
+        width=columns, force_terminal=True, color_system="standard", no_color=not colour, markup=False
+    )
+    with console.capture() as captured:
+        console.print(whole(view_of(snapshot), console, bars=True))
+    return captured.get()
+
+
+def without_styles(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 class TestForPeople:
     def test_the_full_snapshot_reads_like_this(self) -> None:
         assert seen(FULL).splitlines() == [
+            "gpu-01 · pool production · version 0.1.0 · read 3 s ago",
+            "Critical. GPU 1 is lost: the driver no longer has it (fell off the bus).",
+            "",
+            "critical  GPU 1 is lost: the driver no longer has it (fell off the bus)",
+            "warning   GPU 0 is tight: 2.9 GiB to spare at best, 2.1 GiB short if every",
+            "          estimate comes out high",
+            "warning   10.0 GiB on GPU 0 held by no deployment",
+            "warning   r1 does not run as declared: max_model_len",
+            "warning   v9: must be able to run, and does not",
+            "warning   source processes is unreadable",
+            "",
             "memory      state       used   capacity  committed  headroom",
             "GPU 0 H200  tight  120.0 GiB  140.4 GiB  137.5 GiB   2.9 GiB",
             "GPU 1 H200  lost           –          –          –         –",
             "RAM         up     136.0 GiB    1.5 TiB  150.0 GiB   1.4 TiB",
-            "GPU 0: 10.0 GiB held by no deployment",
             "",
             "deployment  state                per GPU      RAM  full-length",
             "r1          warm           2 × 111.0 GiB  8.0 GiB         11.2",
-            "  deepseek-ai/DeepSeek-R1, fp8",
             "v9          declared_only              –        –            –",
-            "  no expectation: unknown model 'deepseek-ai/DeepSeek-V9'",
             "",
-            "sources  nvml: up, host: up, processes: up, engines: unreadable",
+            "r1 on GPU 0, 1: deepseek-ai/DeepSeek-R1, fp8, fp8 KV cache, vLLM 0.33.0, TP 2,",
+            "speculative (mtp)",
+            "  holds what it should on 1 of 2 GPUs; at most 2.0 GiB less (−1.8 %), on GPU 0;",
+            "  room for 4 more full-length requests (65,536 tokens each); not as declared:",
+            "  max_model_len; KV cache 25 % in use; requests: 5 running, 2 waiting",
+            "",
+            "v9 on GPU 0, 1: deepseek-ai/DeepSeek-V9, fp8 KV cache, vLLM, TP 2",
+            "  must be able to run, and does not; no expectation: unknown model",
+            "  'deepseek-ai/DeepSeek-V9'",
+            "",
+            "power    413 W now of 700 W allowed; measured by 1 of 2 GPUs; 27.4 kWh since the",
+            "         drivers began to count",
+            "sources  nvml: up, host: up, processes: unreadable",
         ]
+
+    def test_alerts_come_with_whom_they_are_about_how_long_and_where_help_is(self) -> None:
+        text = seen(in_trouble())
+        assert "critical  DeepSeekGpuLost, GPU 5, firing for 9 min" in text
+        assert "          https://docs.example.org/ALERTS.md#deepseekgpulost" in text
+        assert "warning   DeepSeekForeignVram, GPU 2, pending for 2 min" in text
+        assert "firing for 31 min,\n          data missing, state kept" in text
 
     @pytest.mark.parametrize(
         ("committed", "verdict"),
@@ -51,7 +110,8 @@ class TestForPeople:
     )
     def test_the_two_bounds_of_the_headroom_give_the_verdict(self, committed: Bounds, verdict: str) -> None:
         here = dataclasses.replace(FULL.assessment, devices={UUIDS[0]: Commitment(100, committed)})
-        line = seen(dataclasses.replace(FULL, assessment=here)).splitlines()[1]
+        text = seen(dataclasses.replace(FULL, assessment=here))
+        line = next(one for one in text.splitlines() if one.startswith("GPU 0 H200"))
         assert line.split()[3] == verdict
 
     @pytest.mark.parametrize("state", list(GpuState))
@@ -76,7 +136,33 @@ class TestForPeople:
             ),
             sources=FULL.sources * 3,
         )
-        assert max(len(line) for line in seen(wide).splitlines()) <= 80
+        for text in (seen(wide), without_styles(on_terminal(wide, 80))):
+            assert max(cell_len(line) for line in text.splitlines()) <= 80
+
+    def test_names_can_neither_command_the_terminal_nor_leave_their_place(self) -> None:
+        for text in (seen(hostile()), without_styles(on_terminal(hostile(), 80))):
+            assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", text)
+            assert max(cell_len(line) for line in text.splitlines()) <= 80
+            assert "<script>window.harmed=1</script>" in text
+
+
+class TestBars:
+    @pytest.mark.parametrize("columns", [80, 100, 200])
+    def test_a_terminal_gets_bars_that_can_be_read_without_colour(self, columns: int) -> None:
+        text = without_styles(on_terminal(in_trouble(), columns))
+        bars = [line for line in text.splitlines() if re.search("[█▒░┃]", line)]
+        full, crowded = (
+            next(line for line in bars if line.startswith(name) and "█" in line)
+            for name in ("GPU 2", "GPU 6")
+        )
+        assert re.search("█+▒+┃", full)
+        assert re.search("█+░+┃░+", crowded)
+        assert "█ deployments" in bars[-1]
+        assert max(cell_len(line) for line in text.splitlines()) <= columns
+
+    def test_colour_is_left_out_where_it_is_not_wanted(self) -> None:
+        assert "\x1b[1;31m" in on_terminal(FULL, 80, colour=True)
+        assert "\x1b[1;31m" not in on_terminal(FULL, 80)
 
 
 KEYS_OF_SCHEMA_1 = {
@@ -95,8 +181,8 @@ KEYS_OF_SCHEMA_1 = {
     "reload",
     "workers_stuck",
     "clock_steps",
+    "version",
     "alerts",
-    "receivers",
     "demo",
 }
 """Scripts read these: a key that goes or changes its meaning raises the schema."""
@@ -104,9 +190,11 @@ KEYS_OF_SCHEMA_1 = {
 
 class TestThroughTheDaemon:
     def test_people_see_what_the_daemon_last_read(self, daemon: Prepare) -> None:
-        path = daemon({"snapshot": to_plain(FULL)})
+        path = daemon({"snapshot": to_plain(as_of_now(in_trouble()))})
         done = CliRunner().invoke(main, ["status", f"--state.control-socket={path}"])
-        assert (done.exit_code, done.output) == (0, seen(FULL) + "\n")
+        assert done.exit_code == 0
+        # The first line tells the host's name and the time that went by.
+        assert done.output.splitlines()[1:] == seen(in_trouble()).splitlines()[1:]
 
     def test_scripts_get_the_whole_snapshot(self, daemon: Prepare) -> None:
         path = daemon({"snapshot": to_plain(FULL)})
@@ -125,6 +213,12 @@ class TestThroughTheDaemon:
         done = CliRunner().invoke(main, ["status", f"--state.control-socket={path}"])
         assert (done.exit_code, done.stdout) == (3, "")
         assert "`deepseek-exporter doctor` says why" in done.stderr
+
+    def test_a_daemon_of_another_form_is_not_guessed_at(self, daemon: Prepare) -> None:
+        path = daemon({"snapshot": {**to_plain(FULL), "schema": 99}})
+        done = CliRunner().invoke(main, ["status", f"--state.control-socket={path}"])
+        assert (done.exit_code, done.stdout) == (3, "")
+        assert "form 99 and this program reads form 1" in done.stderr
 
     def test_a_daemon_without_a_snapshot_yet_ends_with_3(self, daemon: Prepare) -> None:
         path = daemon({"snapshot": {"error": "no snapshot yet; try again in a moment"}})
@@ -148,3 +242,102 @@ class TestWithoutADaemon:
         done = shell("status", f"--host.proc-path={tmp_path}", *alone)
         assert (done.returncode, done.stdout) == (3, "")
         assert "neither host memory nor a GPU could be read" in done.stderr
+
+
+class TestWatch:
+    @pytest.fixture
+    def answers(self) -> dict[str, dict[str, Any]]:
+        """What the daemon answers; may change while it is watched."""
+        return {"snapshot": to_plain(as_of_now(FULL))}
+
+    @pytest.fixture
+    def watching(
+        self, daemon: Prepare, answers: dict[str, dict[str, Any]]
+    ) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+        """Starts `status --watch` against that daemon."""
+        path = daemon(answers)
+        started: list[subprocess.Popen[str]] = []
+
+        def start(stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+            clean = {key: value for key, value in os.environ.items() if not key.startswith("DEEPSEEK_")}
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "exporter",
+                    "status",
+                    "--watch",
+                    "0.2",
+                    f"--state.control-socket={path}",
+                ],
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                # A test run in the background of a shell ignores SIGINT, and children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                env={**clean, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"},
+            )
+            started.append(process)
+            return process
+
+        yield start
+        for process in started:
+            process.kill()
+            process.communicate()
+
+    def test_a_pipe_gets_one_view_after_the_other_until_ctrl_c(
+        self, watching: Callable[..., subprocess.Popen[str]]
+    ) -> None:
+        process = watching()
+        assert process.stdout is not None
+        verdicts = 0
+        while verdicts < 3:
+            verdicts += process.stdout.readline().startswith("Critical. GPU 1 is lost")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (0, "")
+
+    def test_a_terminal_keeps_the_last_view_when_it_ends(
+        self, watching: Callable[..., subprocess.Popen[str]]
+    ) -> None:
+        ours, theirs = pty.openpty()
+        process = watching(stdout=theirs)
+        os.close(theirs)
+        text = until(ours, lambda text: text.count("is lost") >= 3)
+        assert "\x1b[?1049h" in text
+        process.send_signal(signal.SIGINT)
+        rest = until(
+            ours, lambda text: "\x1b[?1049l" in text and "sources" in text.partition("\x1b[?1049l")[2]
+        )
+        assert "█" in rest
+        _, errors = process.communicate(timeout=20)
+        os.close(ours)
+        assert (process.returncode, errors) == (0, "")
+
+    def test_a_daemon_that_goes_away_is_told_and_what_it_last_said_stays(
+        self, watching: Callable[..., subprocess.Popen[str]], answers: dict[str, dict[str, Any]]
+    ) -> None:
+        ours, theirs = pty.openpty()
+        process = watching(stdout=theirs)
+        os.close(theirs)
+        until(ours, lambda text: "is lost" in text)
+        answers["snapshot"] = {"error": "restarting"}
+        until(ours, lambda text: "is lost" in text.partition("restarting")[2])
+        answers["snapshot"] = to_plain(as_of_now(in_trouble()))
+        until(ours, lambda text: "GPU 6 is overcommitted" in text)
+        assert process.poll() is None
+        os.close(ours)
+
+    def test_json_and_watch_exclude_each_other(self) -> None:
+        done = CliRunner().invoke(main, ["status", "--watch", "--json"])
+        assert (done.exit_code, done.stdout) == (2, "")
+
+
+def until(terminal: int, condition: Callable[[str], bool], seconds: float = 30.0) -> str:
+    """What a terminal shows, read until the condition holds of it."""
+    text, deadline = b"", time.monotonic() + seconds
+    while not condition(text.decode(errors="replace")):
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, text.decode(errors="replace")[-3000:]
+        text += os.read(terminal, 65_536)
+    return text.decode(errors="replace")

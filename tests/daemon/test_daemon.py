@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import signal
 import socket
@@ -38,6 +40,21 @@ def test_it_serves_this_machine_s_memory(tmp_path: Path) -> None:
         assert daemon.value("deepseek_host_memory_total_bytes") == psutil.virtual_memory().total
         assert daemon.get("/-/healthy")[0] == daemon.get("/-/ready")[0] == 200
         assert daemon.value(RELOADED) == 1
+
+
+def test_its_page_and_its_json_show_this_machine(tmp_path: Path) -> None:
+    with RunningDaemon.start(tmp_path, config='pool = "bench"') as daemon:
+        status, page = daemon.get("/")
+        assert status == 200
+        text = page.decode()
+        assert f"<h1>{html.escape(socket.gethostname())}</h1>" in text
+        assert "pool bench" in text
+        assert 'data-refresh-seconds="1.0"' in text
+        plain = json.loads(daemon.get("/api/v1/snapshot")[1])
+        assert plain["host"]["memory_total_bytes"] == psutil.virtual_memory().total
+        assert plain["schema"] == daemon.request("snapshot")["schema"]
+        assert "problem" in daemon.request("snapshot")["reload"]
+        assert "problem" not in plain["reload"]
 
 
 def serve(tmp_path: Path, *flags: str, config: str = "") -> subprocess.CompletedProcess[str]:

@@ -542,7 +542,9 @@ def test_a_model_at_a_secret_path_is_shown_by_its_last_part_only(host: Host, tmp
 
 def assert_secret(host: Host, secret: str) -> None:
     """Metrics, page, every JSON and the log at debug level."""
-    outputs = {path: host.daemon.get(path)[1].decode() for path in ("/metrics", "/", "/-/ready")}
+    outputs = {
+        path: host.daemon.get(path)[1].decode() for path in ("/metrics", "/", "/api/v1/snapshot", "/-/ready")
+    }
     outputs["snapshot"] = json.dumps(host.daemon.request("snapshot"))
     outputs["status"] = json.dumps(host.daemon.request("status"))
     outputs["log"] = host.daemon.log()

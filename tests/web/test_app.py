@@ -31,7 +31,6 @@ def ask(
         ("/metrics?collect=all", 200, b"text 1\n"),
         ("/-/healthy", 200, b"healthy\n"),
         ("/-/ready", 200, b"ready\n"),
-        ("/", 200, b"<!doctype html><p>page"),
         ("/favicon.ico", 404, b"not here; try /metrics\n"),
         ("/metrics/", 404, b"not here; try /metrics\n"),
         ("/%2e%2e/etc/passwd", 404, b"not here; try /metrics\n"),
@@ -57,7 +56,8 @@ def test_other_methods_are_refused(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/metrics", 503), ("/-/ready", 503), ("/-/healthy", 200), ("/", 200)]
+    ("path", "status"),
+    [("/metrics", 503), ("/-/ready", 503), ("/-/healthy", 200), ("/", 503), ("/api/v1/snapshot", 503)],
 )
 def test_before_the_first_snapshot_there_are_no_metrics_and_the_daemon_is_alive(
     path: str, status: int

@@ -1,0 +1,123 @@
+"""Deployments in words: how what they hold compares with what they should, and their room for requests."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from fixed_snapshot import FULL, RUNNING, UUIDS
+
+from exporter.capacity.assessment import DeploymentStatus
+from exporter.capacity.attribution import Holding
+from exporter.capacity.comparison import Deviation, KvUse
+from exporter.snapshot import to_plain
+from exporter.units import GIB
+from exporter.views.deployments import deployments
+from exporter.views.facts import DeploymentFacts, Level
+
+R1 = FULL.assessment.deployments[0]
+
+
+def told(status: DeploymentStatus, **assessment: Any) -> DeploymentFacts:
+    """The facts of one deployment on the full host."""
+    here = dataclasses.replace(FULL.assessment, deployments=(status,), **assessment)
+    (facts,) = deployments(to_plain(dataclasses.replace(FULL, assessment=here)))
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("capacity", "used", "text"),
+    [
+        (360_000, 90_000, "Room for 4 more full-length requests (65,536 tokens each)"),
+        (360_000, 200_000, "Room for 2 more full-length requests (65,536 tokens each)"),
+        (360_000, 250_000, "Room for 1 more full-length request (65,536 tokens each)"),
+        (
+            360_000,
+            340_000,
+            "No room for another full-length request: 20,000 tokens are free, it needs 65,536",
+        ),
+        (360_000, 400_000, "No room for another full-length request: 0 tokens are free, it needs 65,536"),
+        (
+            360_000,
+            None,
+            "Room for 5 full-length requests in all (65,536 tokens each); how much is in use is not known",
+        ),
+    ],
+)
+def test_headroom_is_whole_requests_of_full_length(capacity: int, used: int | None, text: str) -> None:
+    assert told(dataclasses.replace(R1, kv=KvUse(capacity, used, None))).headroom == text
+
+
+def test_a_deployment_that_does_not_run_tells_what_it_would_need_and_hold() -> None:
+    idle = DeploymentStatus(R1.declared, "declared_only", frozenset())
+    facts = told(idle)
+    assert facts.state_words == "must be able to run, and does not"
+    assert facts.comparison == "Would need 111.0–116.0 GiB on each of 2 GPUs and 8.0–16.0 GiB of RAM"
+    assert facts.headroom == "Would have room for 11 requests of full length (32,768 tokens)"
+    optional = dataclasses.replace(idle, declared=dataclasses.replace(R1.declared, required=False))
+    assert (told(optional).level, told(optional).state_words) == (Level.INFO, "does not run")
+
+
+@pytest.mark.parametrize(
+    ("gib", "level", "text"),
+    [
+        (0, Level.GOOD, "Holds what it should on 1 of 2 GPUs"),
+        (9, Level.GOOD, "Holds what it should on 1 of 2 GPUs; at most 9.0 GiB more (+7.9 %), on GPU 0"),
+        (12, Level.WARNING, "Holds 125.5 GiB on GPU 0: 12.0 GiB more than it should"),
+        (-60, Level.WARNING, "Holds 53.5 GiB on GPU 0: 60.0 GiB less than it should"),
+    ],
+)
+def test_a_difference_counts_beyond_the_tolerance_of_its_basis(gib: int, level: Level, text: str) -> None:
+    held = int(113.5 * GIB) + gib * GIB
+    status = dataclasses.replace(
+        R1, matches={}, deviation={UUIDS[0]: Deviation(gib * GIB, gib * GIB / int(113.5 * GIB))}
+    )
+    facts = told(status, held={UUIDS[0]: (Holding("r1", "deployment", held),)})
+    assert (facts.level, facts.comparison) == (level, text)
+
+
+def test_several_devices_beyond_tolerance_are_counted() -> None:
+    twice = dict.fromkeys(UUIDS, Deviation(20 * GIB, 0.18))
+    held = {uuid: (Holding("r1", "deployment", 133 * GIB),) for uuid in UUIDS}
+    facts = told(dataclasses.replace(R1, matches={}, deviation=twice), held=held)
+    text = "Holds 133.0 GiB on GPU 0: 20.0 GiB more than it should; 1 other GPU beyond tolerance too"
+    assert facts.comparison == text
+
+
+def test_memory_that_cannot_be_read_is_not_compared() -> None:
+    facts = told(dataclasses.replace(R1, matches={}, deviation={}), held={})
+    assert facts.comparison.startswith("What it holds on its GPUs cannot be read; 111.0–116.0 GiB on each")
+    assert facts.level is Level.GOOD
+
+
+def test_one_that_sleeps_holds_little_and_that_is_right() -> None:
+    asleep = dataclasses.replace(
+        R1, matches={}, state="sleeping", deviation={UUIDS[0]: Deviation(-100 * GIB, -0.9)}
+    )
+    assert told(asleep).comparison.startswith("Asleep; 111.0–116.0 GiB on each of 2 GPUs")
+    assert told(asleep).level is Level.INFO
+
+
+def test_what_it_is_comes_from_what_runs_before_what_was_declared() -> None:
+    facts = told(R1)
+    assert facts.what == "fp8, fp8 KV cache, vLLM 0.33.0, TP 2, speculative (mtp)"
+    assert facts.where == "on GPU 0, 1"
+    assert facts.differs == ("max_model_len",)
+    assert facts.requests == "5 running, 2 waiting"
+    found = dataclasses.replace(
+        R1,
+        declared=dataclasses.replace(R1.declared, origin="discovered"),
+        running_as=dataclasses.replace(RUNNING, quantization="awq", speculative=None),
+    )
+    assert told(found).what == "awq, fp8 KV cache, vLLM 0.33.0, TP 2, not declared"
+
+
+def test_without_an_expectation_it_says_why() -> None:
+    unknown = dataclasses.replace(
+        R1, declared=dataclasses.replace(R1.declared, footprint=None, problem="the launch names no model")
+    )
+    facts = told(dataclasses.replace(unknown, state="unknown", deviation={}))
+    assert facts.comparison == "No expectation: the launch names no model"
+    assert (facts.per_device, facts.ram, facts.full_length) == ("–", "–", "–")
+    assert facts.level is Level.WARNING
