@@ -295,7 +295,7 @@ def waste() -> Panel:
         {"deployment": "Deployment"},
         hidden=("job",),
         width=14,
-        height=9,
+        height=7,
         overrides=(
             *(override("byName", f"GPU-h {one}", unit="locale", decimals=0) for one in ("idle", "held")),
             *(override("byName", one, unit="percentunit", decimals=0) for one in ("Utilization", "KV peak")),
@@ -340,19 +340,19 @@ def decisions() -> Panel:
         "Decisions",
         "Hosts with a device that is overcommitted now, or full soon by a trend that fits. Missing: what "
         "is over on the fullest device plus 30 days of growth. Move: one device of the pool has that room. "
-        "Requantise: none has, and 16-bit weights are loaded here. Buy: neither. No rows: nothing to "
+        "Requantise: none has, and weights in 16 bit are loaded here. Buy: neither. No rows: nothing to "
         "decide.",
         "bytes",
         (
             Query(code, column="Decision"),
             Query(f"{missing} + on ({per_host}) {tight}", column="Missing"),
             Query(f"{room} + on ({per_host}) {tight}", column="Most room"),
-            Query(f"{wide_weights} + on ({per_host}) {tight}", column="16-bit weights"),
+            Query(f"{wide_weights} + on ({per_host}) {tight}", column="In 16 bit"),
         ),
         {"instance": "Host"},
         hidden=("job",),
         width=10,
-        height=9,
+        height=7,
         overrides=(
             coloured("Decision", unit="none", decimals=0, mappings=[DECISIONS]),
             wide("Host", 110),

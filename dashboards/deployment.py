@@ -159,6 +159,8 @@ def what_runs() -> Panel:
             wide("Model", 225),
             wide("Version", 75),
             wide("Node", 55),
+            wide("Up for", 95),
+            wide("As declared", 100),
             wide("Engine", 80),
             wide("Quantization", 100),
             wide("Nodes", 65),

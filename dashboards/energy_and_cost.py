@@ -199,15 +199,15 @@ def by_host() -> tuple[Panel, ...]:
             (
                 Query(
                     f"{joules('$__range', 'instance, job, pool')} / {JOULES_PER_KWH} / {days}",
-                    column="kWh a day",
+                    column="kWh/day",
                 ),
                 Query(
                     f"{joules('$__range', 'instance, job, pool')} / {JOULES_PER_KWH} / {days} * {PRICE}",
-                    column="Cost a day",
+                    column="Cost/day",
                 ),
                 Query(
                     f"{joules('$__range', 'instance, job, pool')} / {JOULES_PER_KWH} / {days} * {PRICE} * 30",
-                    column="Cost a month",
+                    column="Cost/month",
                 ),
                 Query(watts(f"avg_over_time({POWER}[$__range])", "instance, job, pool"), column="Mean draw"),
                 Query(
@@ -220,7 +220,7 @@ def by_host() -> tuple[Panel, ...]:
             width=12,
             height=8,
             overrides=(
-                *(override("byName", f"Cost a {one}", decimals=2) for one in ("day", "month")),
+                *(override("byName", f"Cost/{one}", decimals=2) for one in ("day", "month")),
                 *(override("byName", one, unit="watt", decimals=1) for one in ("Mean draw", "Stranded")),
                 wide("Host", 110),
                 wide("Pool", 85),

@@ -105,6 +105,13 @@ def test_the_provisioning_example_names_a_folder_of_files() -> None:
     assert provider["options"]["path"].startswith("/")
 
 
+def test_the_example_of_a_data_source_knows_how_often_the_example_of_prometheus_scrapes() -> None:
+    source = yaml.safe_load((DASHBOARDS / "datasource.example.yml").read_text(encoding="utf-8"))
+    prometheus = yaml.safe_load((DASHBOARDS.parent / "rules/prometheus.example.yml").read_text("utf-8"))
+    [one] = source["datasources"]
+    assert one["jsonData"]["timeInterval"] == prometheus["global"]["scrape_interval"]
+
+
 class TestBoard:
     @each_board
     def test_it_can_be_imported_beside_others(self, board: dict[str, Any]) -> None:
