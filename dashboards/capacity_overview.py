@@ -158,6 +158,7 @@ def alerts_and_headroom() -> tuple[Panel, ...]:
                 wide("Severity", 75),
                 wide("State", 75),
                 wide("Alert", 250),
+                to_board("Host", "Host and GPU", "deepseek-host-and-gpu", ("instance", "Host")),
                 wide("GPU", 50),
             ),
             sort="Severity",

@@ -64,7 +64,6 @@ def quantile(share: float, values: str, window: str) -> str:
 
 
 def stats() -> tuple[Panel, ...]:
-    fullest = f'fleet:deepseek_gpu_memory_headroom_bytes:min{{job=~"$job", {LOW}}}'
     return (
         stat(
             "Headroom now",
@@ -77,9 +76,9 @@ def stats() -> tuple[Panel, ...]:
         ),
         stat(
             "Headroom, least",
-            "The least that the fullest device of any pool ever had in the period shown, low bound.",
+            "The least that the fullest device of the chosen pools ever had in the period shown, low bound.",
             "bytes",
-            f"min(min_over_time({fullest}[$__range]))",
+            f"min(min_over_time({HEADROOM}[$__range]))",
             LEFT_STEPS,
             decimals=1,
             width=4,

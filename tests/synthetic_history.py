@@ -146,9 +146,6 @@ def _pools_long_ago(at: int, back: int) -> Iterator[Sample]:
             )
             size = round((held + more + max(0.0, 11 - 0.4 * min(days, KNEE_DAYS))) * GIB)
             yield "pool:deepseek_gpu_memory_committed_bytes:sum", bounded, size
-    for bound, less in (("low", 0), ("high", 2)):
-        fleet = {"job": "deepseek", "bound": bound}
-        yield "fleet:deepseek_gpu_memory_headroom_bytes:min", fleet, round((min(usual.values()) - less) * GIB)
 
 
 def recorded(now: Iterable[Sample]) -> Iterator[Sample]:
@@ -173,15 +170,10 @@ def recorded(now: Iterable[Sample]) -> Iterator[Sample]:
         if name == "deepseek_gpu_memory_capacity_bytes":
             yield f"pool:{name}:n_minus_1", labels, sum(values) - max(values)
     for bound in ("low", "high"):
-        fleet = {"job": "deepseek", "bound": bound}
-        yield (
-            "fleet:deepseek_gpu_memory_headroom_bytes:min",
-            fleet,
-            min(v for (_, b), v in least.items() if b == bound),
-        )
         for pool in {pools[host] for host, _ in least}:
+            labels = {"job": "deepseek", "pool": pool, "bound": bound}
             value = min(v for (host, b), v in least.items() if b == bound and pools[host] == pool)
-            yield "pool:deepseek_gpu_memory_headroom_bytes:min", {**fleet, "pool": pool}, value
+            yield "pool:deepseek_gpu_memory_headroom_bytes:min", labels, value
     for (host, bound), value in least.items():
         yield (
             "host:deepseek_gpu_memory_headroom_bytes:min",

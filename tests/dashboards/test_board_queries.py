@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from board_files import BOARDS, TARGETS, Target
 from prometheus_history import History, running_history
-from synthetic_hosts import GIB
+from synthetic_hosts import DAY, GIB
 
 pytestmark = pytest.mark.e2e
 
@@ -22,8 +23,8 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
         yield server
 
 
-def of(board: str, panel: str) -> list[Target]:
-    found = [one for one in TARGETS if (one.board, one.panel) == (board, panel)]
+def of(board: str, panel: str = "") -> list[Target]:
+    found = [one for one in TARGETS if one.board == board and panel in ("", one.panel)]
     assert found, f"no panel {panel!r} on {board!r}"
     return found
 
@@ -56,6 +57,16 @@ def test_a_query_has_an_answer(history: History, target: Target) -> None:
         assert history.ask(target.filled())
     else:
         assert history.ask_range(target.filled(), target.range_seconds, target.step_seconds)
+
+
+@pytest.mark.parametrize("target", of("capacity-review"), ids=str)
+def test_the_review_reaches_back_90_days(history: History, target: Target) -> None:
+    longer = replace(target, range_seconds=90 * DAY)
+    if target.instant:
+        assert history.ask(longer.filled())
+    else:
+        series = history.ask_range(longer.filled(), longer.range_seconds, longer.step_seconds)
+        assert min(float(one["values"][0][0]) for one in series) < history.end_seconds - 88 * DAY
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -183,6 +194,27 @@ class TestEnergyAndCost:
         assert energy is not None
         assert cheap == pytest.approx(energy * 0.10)
         assert energy == pytest.approx(24 * 7 * 7.2, rel=0.1), "about 7.2 kW"
+
+    def test_a_million_tokens_cost_what_their_energy_costs(self, history: History) -> None:
+        joules = column(history, "energy-and-cost", "Deployments", "Per token")
+        cost = column(history, "energy-and-cost", "Deployments", "Cost of a million", price_per_kwh="0.2")
+        assert cost == pytest.approx({name: one * 1e6 / 3.6e6 * 0.2 for name, one in joules.items()})
+        all_joules = number(history, "Energy per token", "energy-and-cost")
+        all_cost = number(history, "Cost of a million tokens", "energy-and-cost", price_per_kwh="0.2")
+        assert all_joules is not None
+        assert all_cost == pytest.approx(all_joules * 1e6 / 3.6e6 * 0.2)
+
+    def test_the_days_of_all_hosts_are_the_whole(self, history: History) -> None:
+        a_day = column(history, "energy-and-cost", "Hosts", "kWh/day")
+        cost = column(history, "energy-and-cost", "Hosts", "Cost/month", price_per_kwh="0.2")
+        assert sum(a_day.values()) * 7 == pytest.approx(number(history, "Energy", "energy-and-cost"))
+        assert cost == pytest.approx({host: one * 30 * 0.2 for host, one in a_day.items()})
+
+    def test_a_device_without_a_model_is_drawn_without_work(self, history: History) -> None:
+        share = number(history, "Drawn without work", "energy-and-cost", instance="gpu-04:9671")
+        assert share == pytest.approx(82 / (82 + 82 + 0.15 * (350 - 82)), rel=0.05), (
+            "one of two devices idles"
+        )
 
     def test_a_deployment_over_two_nodes_pays_for_both(self, history: History) -> None:
         table = "Deployments"

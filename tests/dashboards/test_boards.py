@@ -58,6 +58,7 @@ COMING_THRESHOLDS = {
     "exhaustion_fit_r2",
 }
 
+DOCUMENT = (DASHBOARDS.parent / "docs" / "GRAFANA.md").read_text(encoding="utf-8")
 KNOWN = LABELS | COMING_FAMILIES
 UNITS = {
     *("bytes", "percentunit", "short", "none", "watt", "celsius", "s", "reqps", "cps", "kwatth", "locale"),
@@ -91,6 +92,15 @@ def test_the_committed_files_are_the_generated_ones(tmp_path: Path) -> None:
 
 def test_every_board_is_installed_with_the_rules() -> None:
     assert {f"dashboards/{name}.json" for name in BOARDS} <= set(shipped())
+
+
+@each_board
+def test_the_docs_show_it(board: dict[str, Any]) -> None:
+    docs = DASHBOARDS.parent / "docs"
+    title = board["title"].removeprefix("DeepSeek ")
+    [section] = re.findall(rf"^## {title}\n(.*?)(?=^## )", DOCUMENT, re.MULTILINE | re.DOTALL | re.IGNORECASE)
+    [picture] = re.findall(r"\]\((images/\S+\.png)\)", section)
+    assert 20_000 < (docs / picture).stat().st_size < 300_000
 
 
 def test_uids_and_titles_are_unique() -> None:
@@ -272,7 +282,7 @@ class TestQuery:
                 if 'alertname="DeepSeekWatchdog"' in matchers:
                     continue
                 assert "$job" in matchers or metric == "ALERTS", target
-                if not metric.startswith(("pool:", "fleet:")) and not everywhere:
+                if not metric.startswith("pool:") and not everywhere:
                     assert "$instance" in matchers, target
 
     @each_name
