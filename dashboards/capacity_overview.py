@@ -6,31 +6,44 @@ are loaded; only what tells of alerts needs them. Decisions are read at the low 
 
 from __future__ import annotations
 
+from board import (
+    DEPLOYMENT,
+    DEPLOYMENTS,
+    DEVICE,
+    GPUS,
+    HOST,
+    HOSTS,
+    JOBS,
+    LOW,
+    PER_DEVICE,
+    VERDICT,
+    board,
+    gpu_verdict,
+    lowest,
+    over_threshold,
+    to_board,
+)
 from panels import (
     BLUE,
     GREEN,
-    HEADROOM_STEPS,
+    LEFT_STEPS,
+    NO_WANTED,
     NONE_WANTED,
     ORANGE,
-    RATIO_STEPS,
     RED,
-    YES_NO,
+    WHOLE_STEPS,
     Panel,
     Query,
     bars,
     coloured,
     lines,
     override,
-    placed,
     stat,
     table,
-    variable,
     wide,
     words,
 )
 
-HOST = 'job=~"$job", instance=~"$instance"'
-DEVICE = f'{HOST}, gpu=~"$gpu"'
 # Alerts about the whole fleet have no instance; they are shown whatever hosts are chosen.
 ALERT = 'alertname=~"DeepSeek.+", alertname!="DeepSeekWatchdog", instance=~"(|$instance)"'
 SEVERITY = words(critical=RED, warning=ORANGE, info=BLUE)
@@ -38,19 +51,12 @@ DEVICE_STATE = words(
     up=GREEN, released=BLUE, stalled=RED, lost=RED, error=RED, driver_down=RED, no_permission=RED
 )
 
-LOW = 'bound="low"'
 PER_SOURCE = "instance, job, source"
 _EXPECTED = f"deepseek_exporter_source_expected{{{HOST}}}"
 _SOURCE_DOWN = f"(1 - deepseek_exporter_source_up{{{HOST}}})"
 DOWN_THOUGH_EXPECTED = f"{_EXPECTED} * on ({PER_SOURCE}) {_SOURCE_DOWN}"
-PER_DEVICE = "instance, job, gpu, uuid"
 PER_DEPLOYMENT = "instance, job, deployment"
-
-
-def over_threshold(ratio: str, threshold: str) -> str:
-    """How many series are above the threshold of their own host; absent, not 0, where there are none."""
-    limit = f'deepseek_threshold{{name="{threshold}", {HOST}}}'
-    return f"sum({ratio} > bool on (instance, job) group_left () {limit})"
+OVERCOMMIT = f"deepseek_gpu_memory_overcommit_ratio{{{DEVICE}, {LOW}}}"
 
 
 def least_left(headroom: str) -> Query:
@@ -67,16 +73,14 @@ def stats() -> tuple[Panel, ...]:
             "limits, does not fit.",
             "percentunit",
             f"max(deepseek_gpu_memory_overcommit_ratio{{{DEVICE}, {LOW}}})",
-            RATIO_STEPS,
+            WHOLE_STEPS,
             decimals=1,
         ),
         stat(
             "GPUs over",
             "Devices above the threshold in force on their host.",
             "short",
-            over_threshold(
-                f"deepseek_gpu_memory_overcommit_ratio{{{DEVICE}, {LOW}}}", "vram_overcommit_ratio"
-            ),
+            f"sum({over_threshold(OVERCOMMIT, 'vram_overcommit_ratio')})",
             NONE_WANTED,
         ),
         stat(
@@ -84,7 +88,7 @@ def stats() -> tuple[Panel, ...]:
             "Capacity − committed of the fullest device, low bound. Negative is overcommitted.",
             "bytes",
             f"min(deepseek_gpu_memory_headroom_bytes{{{DEVICE}, {LOW}}})",
-            HEADROOM_STEPS,
+            LEFT_STEPS,
             decimals=1,
         ),
         stat(
@@ -92,7 +96,7 @@ def stats() -> tuple[Panel, ...]:
             "Committed / capacity of the fullest host's RAM, low bound.",
             "percentunit",
             f"max(deepseek_host_memory_overcommit_ratio{{{HOST}, {LOW}}})",
-            RATIO_STEPS,
+            WHOLE_STEPS,
             decimals=1,
         ),
         stat(
@@ -100,7 +104,7 @@ def stats() -> tuple[Panel, ...]:
             "Capacity − committed of the fullest host's RAM, low bound. Negative is overcommitted.",
             "bytes",
             f"min(deepseek_host_memory_headroom_bytes{{{HOST}, {LOW}}})",
-            HEADROOM_STEPS,
+            LEFT_STEPS,
             decimals=1,
         ),
         stat(
@@ -150,10 +154,11 @@ def alerts_and_headroom() -> tuple[Panel, ...]:
             width=12,
             height=7,
             overrides=(
-                coloured("Severity", ((None, "text"),), mappings=[SEVERITY]),
+                coloured("Severity", mappings=[SEVERITY]),
                 wide("Severity", 75),
                 wide("State", 75),
                 wide("Alert", 250),
+                to_board("Host", "Host and GPU", "deepseek-host-and-gpu", ("instance", "Host")),
                 wide("GPU", 50),
             ),
             sort="Severity",
@@ -189,7 +194,6 @@ def devices() -> tuple[Panel, ...]:
                 Query(f"max by ({PER_DEVICE}, state) (deepseek_gpu_state{{{DEVICE}}} == 1)"),
                 Query(f"topk by ({PER_DEVICE}) (1, deepseek_gpu_memory_held_bytes{{{DEVICE}}})"),
                 Query(summed("deepseek_gpu_memory_total_bytes"), column="Total"),
-                Query(summed("deepseek_gpu_memory_reserved_bytes"), column="Reserved"),
                 Query(summed("deepseek_expected_gpu_memory_bytes"), column="Expected"),
                 Query(summed("deepseek_gpu_memory_used_bytes"), column="Used"),
                 Query(
@@ -198,10 +202,8 @@ def devices() -> tuple[Panel, ...]:
                 ),
                 Query(summed("deepseek_gpu_memory_committed_bytes", LOW), column="Committed"),
                 Query(summed("deepseek_gpu_memory_headroom_bytes", LOW), column="Headroom"),
-                Query(
-                    f"max by ({PER_DEVICE}) (deepseek_gpu_memory_overcommit_ratio{{{DEVICE}, {LOW}}})",
-                    column="Overcommit",
-                ),
+                Query(f"max by ({PER_DEVICE}) ({OVERCOMMIT})", column="Overcommit"),
+                Query(f"max by ({PER_DEVICE}) ({gpu_verdict(OVERCOMMIT)})", column="Verdict"),
             ),
             {
                 "instance": "Host",
@@ -213,48 +215,60 @@ def devices() -> tuple[Panel, ...]:
             hidden=("job", "uuid", "holder_kind"),
             height=11,
             overrides=(
-                coloured("Headroom", HEADROOM_STEPS),
-                coloured("Overcommit", RATIO_STEPS, unit="percentunit"),
-                coloured("State", ((None, "text"),), mappings=[DEVICE_STATE]),
-                wide("Host", 130),
+                coloured("Headroom", LEFT_STEPS),
+                override("byName", "Overcommit", unit="percentunit"),
+                coloured("Verdict", unit="none", decimals=0, mappings=[VERDICT]),
+                to_board(
+                    "Host", "Host and GPU", "deepseek-host-and-gpu", ("instance", "Host"), ("gpu", "GPU")
+                ),
+                coloured("State", mappings=[DEVICE_STATE]),
+                wide("Host", 105),
                 wide("GPU", 50),
-                wide("Device", 140),
-                wide("Largest holder", 130),
+                wide("Device", 190),
+                wide("Largest holder", 120),
+                wide("State", 60),
+                wide("Overcommit", 100),
+                wide("Verdict", 70),
             ),
-            sort="Host",
+            sort="Overcommit",
+            falling=True,
         ),
         lines(
-            "GPU memory: committed and capacity",
-            "Committed memory of each device, low bound; dashed: what the device can give. A line above its "
+            "GPU memory committed, fullest device of each host",
+            "Committed / capacity, low bound. Dashed: the thresholds in force. A line above the upper "
             "dashes is overcommitted before anything has run out.",
-            "bytes",
+            "percentunit",
             (
-                Query(f"deepseek_gpu_memory_committed_bytes{{{DEVICE}, {LOW}}}", "{{instance}} GPU {{gpu}}"),
-                Query(f"deepseek_gpu_memory_capacity_bytes{{{DEVICE}}}", "capacity {{instance}} GPU {{gpu}}"),
+                Query(f"max by (instance) ({OVERCOMMIT})", "{{instance}}"),
+                Query(lowest("vram_overcommit_ratio"), "threshold"),
+                Query(lowest("vram_overcommit_near_ratio"), "threshold, near"),
             ),
-            limits="capacity",
+            limits="threshold",
+            legend=True,
         ),
         lines(
-            "GPU memory: used",
-            "Observed memory of each device, without what the driver reserves; dashed: its total. Engines "
+            "GPU memory used, by host",
+            "Observed memory / total of all devices of a host, without what the driver reserves. Engines "
             "that take their share at start stand flat near the top: that is no alarm.",
-            "bytes",
+            "percentunit",
             (
-                Query(f"deepseek_gpu_memory_used_bytes{{{DEVICE}}}", "{{instance}} GPU {{gpu}}"),
-                Query(f"deepseek_gpu_memory_total_bytes{{{DEVICE}}}", "total {{instance}} GPU {{gpu}}"),
+                Query(
+                    f"sum by (instance) (deepseek_gpu_memory_used_bytes{{{DEVICE}}}) "
+                    f"/ sum by (instance) (deepseek_gpu_memory_total_bytes{{{DEVICE}}})",
+                    "{{instance}}",
+                ),
             ),
-            limits="total",
         ),
     )
 
 
 def deployments() -> tuple[Panel, ...]:
     def expected(where: str, *matchers: str) -> str:
-        chosen = ", ".join((HOST, *matchers))
+        chosen = ", ".join((DEPLOYMENT, *matchers))
         return f"sum by ({PER_DEPLOYMENT}) (deepseek_expected_{where}_memory_bytes{{{chosen}}})"
 
     def tokens(family: str) -> str:
-        return f"max by ({PER_DEPLOYMENT}) ({family}{{{HOST}}})"
+        return f"max by ({PER_DEPLOYMENT}) ({family}{{{DEPLOYMENT}}})"
 
     described = f"{PER_DEPLOYMENT}, engine, model, quantization, tp"
     return (
@@ -264,8 +278,8 @@ def deployments() -> tuple[Panel, ...]:
             "Requests: how many of the configured length the KV cache holds at once.",
             "bytes",
             (
-                Query(f"max by ({described}) (deepseek_deployment_info{{{HOST}}})"),
-                Query(f"max by ({PER_DEPLOYMENT}, state) (deepseek_deployment_state{{{HOST}}} == 1)"),
+                Query(f"max by ({described}) (deepseek_deployment_info{{{DEPLOYMENT}}})"),
+                Query(f"max by ({PER_DEPLOYMENT}, state) (deepseek_deployment_state{{{DEPLOYMENT}}} == 1)"),
                 Query(expected("gpu", 'component="weights"'), column="Weights"),
                 Query(expected("gpu", 'component="kv_cache"'), column="KV cache"),
                 Query(expected("gpu", 'component!~"weights|kv_cache"'), column="Other"),
@@ -284,18 +298,19 @@ def deployments() -> tuple[Panel, ...]:
                 "tp": "TP",
             },
             hidden=("job",),
-            height=7,
+            height=9,
             decimals=0,
             overrides=(
                 override("byName", "Context", unit="locale", decimals=0),
                 override("byName", "Requests", unit="short", decimals=1),
                 wide("Host", 115),
                 wide("Deployment", 105),
-                wide("State", 105),
-                wide("Engine", 80),
-                wide("Model", 250),
+                wide("State", 110),
+                wide("Engine", 85),
+                wide("Model", 265),
                 wide("Quantization", 97),
                 wide("TP", 50),
+                to_board("Deployment", "Deployment", "deepseek-deployment", ("deployment", "Deployment")),
             ),
             sort="Host",
         ),
@@ -318,13 +333,15 @@ def hosts() -> tuple[Panel, ...]:
             limits="capacity",
         ),
         lines(
-            "GPU power",
-            "Draw of each device; dashed: the limit that the driver enforces. At the limit is ordinary "
-            "under load.",
+            "GPU power by host",
+            "Draw of all devices of a host; dashed: the sum of the limits that the driver enforces. At the "
+            "limit is ordinary under load.",
             "watt",
             (
-                Query(f"deepseek_gpu_power_watts{{{DEVICE}}}", "{{instance}} GPU {{gpu}}"),
-                Query(f"deepseek_gpu_power_limit_watts{{{DEVICE}}}", "limit {{instance}} GPU {{gpu}}"),
+                Query(f"sum by (instance) (deepseek_gpu_power_watts{{{DEVICE}}})", "{{instance}}"),
+                Query(
+                    f"sum by (instance) (deepseek_gpu_power_limit_watts{{{DEVICE}}})", "limit {{instance}}"
+                ),
             ),
             limits="limit",
         ),
@@ -339,7 +356,6 @@ def hosts() -> tuple[Panel, ...]:
                     "{{scope}} {{instance}}",
                 ),
             ),
-            limits="",
         ),
         table(
             "Sources",
@@ -361,7 +377,7 @@ def hosts() -> tuple[Panel, ...]:
             height=9,
             overrides=(
                 override("byName", "Last success", unit="s"),
-                coloured("Blind", NONE_WANTED, decimals=0, mappings=[YES_NO]),
+                coloured("Blind", decimals=0, mappings=[NO_WANTED]),
             ),
             sort="Host",
         ),
@@ -370,45 +386,10 @@ def hosts() -> tuple[Panel, ...]:
 
 def capacity_overview() -> dict[str, object]:
     """The board for whoever is on call: is anything over, where, held by whom, and what do we not see?"""
-    seen = "deepseek_exporter_snapshot_timestamp_seconds"
-    return {
-        "id": None,
-        "uid": "deepseek-capacity-overview",
-        "title": "DeepSeek capacity overview",
-        "description": "GPU memory, RAM and power of hosts that serve DeepSeek models, and their limits.",
-        "tags": ["deepseek", "capacity"],
-        "schemaVersion": 39,
-        "version": 1,
-        "editable": True,
-        "graphTooltip": 1,
-        "timezone": "browser",
-        "time": {"from": "now-6h", "to": "now"},
-        "refresh": "30s",
-        "links": [
-            {
-                "type": "dashboards",
-                "title": "DeepSeek boards",
-                "tags": ["deepseek"],
-                "asDropdown": True,
-                "includeVars": True,
-                "keepTime": True,
-            }
-        ],
-        "annotations": {"list": []},
-        "templating": {
-            "list": [
-                {
-                    "type": "datasource",
-                    "name": "datasource",
-                    "label": "Data source",
-                    "query": "prometheus",
-                    "refresh": 1,
-                    "current": {},
-                },
-                variable("job", "Job", f"label_values({seen}, job)"),
-                variable("instance", "Host", f'label_values({seen}{{job=~"$job"}}, instance)'),
-                variable("gpu", "GPU", f"label_values(deepseek_gpu_up{{{HOST}}}, gpu)"),
-            ]
-        },
-        "panels": placed((*stats(), *alerts_and_headroom(), *devices(), *deployments(), *hosts())),
-    }
+    return board(
+        "capacity-overview",
+        "capacity overview",
+        "GPU memory, RAM and power of hosts that serve DeepSeek models, and their limits.",
+        (JOBS, HOSTS, GPUS, DEPLOYMENTS),
+        (*stats(), *alerts_and_headroom(), *devices(), *deployments(), *hosts()),
+    )

@@ -1,155 +1,278 @@
-"""Six hours of two made-up hosts, as OpenMetrics text: what boards are drawn from and queries are run on.
+"""The made-up fleet, moment by moment: what boards are drawn from and queries are run on.
 
-gpu-01 has eight H200: two are overcommitted by a second deployment in the last 90 minutes, one is lost in the
-last hour. cpu-01 has no GPU and serves from RAM. A panel that stays empty on this history has a wrong query.
+A panel that stays empty on it has a wrong query.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Iterator
 
-Labels: TypeAlias = Mapping[str, str]
-Sample: TypeAlias = tuple[str, Labels, float]
-
-HISTORY_SECONDS = 6 * 3600
-STEP_SECONDS = 60
-GIB = 2**30
-
-H200_BYTES = 143771 * 2**20
-RESERVED_BYTES = 626 * 2**20
-LOST = 6
-CROWDED = (2, 3)
-
-
-def openmetrics(end_seconds: int) -> str:
-    """The history that ends at a Unix time."""
-    series: dict[str, list[str]] = {}
-    for back in range(HISTORY_SECONDS, -1, -STEP_SECONDS):
-        at = end_seconds - back
-        for name, labels, value in moment(at, back):
-            written = ",".join(f'{key}="{text}"' for key, text in labels.items())
-            series.setdefault(name, []).append(f"{name}{{{written}}} {value} {at}")
-    # Untyped on purpose: the type line of a counter would have to name it without `_total`.
-    blocks = [f"# TYPE {name} unknown\n" + "\n".join(lines) for name, lines in sorted(series.items())]
-    return "\n".join(blocks) + "\n# EOF\n"
+from synthetic_hosts import (
+    CROWDED,
+    CROWDED_SECONDS,
+    DAY,
+    DECLARED,
+    GIB,
+    HOSTS,
+    LOST,
+    LOST_SECONDS,
+    MIB,
+    OTHERS,
+    THRESHOLDS,
+    Host,
+    Sample,
+    Served,
+    device_labels,
+    energy_and_work,
+    load,
+    running,
+    serving,
+    wave,
+)
 
 
 def moment(at: int, back: int) -> Iterator[Sample]:
-    """All samples of one moment, `back` seconds before the end."""
-    for host, gpus in (("gpu-01:9671", 8), ("cpu-01:9671", 0)):
-        where = {"instance": host, "job": "deepseek"}
+    """All raw samples of one moment, `back` seconds before the end."""
+    for host in HOSTS:
+        where = host.where
         yield "up", where, 1
-        for name, labels, value in (*_exporter(at, gpus), *_ram(at, back, gpus)):
+        for name, labels, value in (*_exporter(host, at), *_ram(host, at, back)):
             yield name, {**where, **labels}, value
-        for index in range(gpus):
-            for name, labels, value in _device(index, at, back):
-                yield name, {**where, "gpu": str(index), "uuid": f"GPU-{index:04x}", **labels}, value
-        for name, labels, value in _deployments(gpus, back):
-            yield name, {**where, **labels}, value
-    yield "ALERTS", {"alertname": "DeepSeekWatchdog", "alertstate": "firing", "severity": "none"}, 1
+        for index in range(host.gpus):
+            for name, labels, value in _device(host, index, at, back):
+                yield name, {**where, **device_labels(index, host), **labels}, value
+        for one in (*running(host), *((DECLARED,) if _declared(host, back) else ())):
+            for name, labels, value in _deployment(one, at, back):
+                yield name, {**where, "deployment": one.name, **labels}, value
     yield from _alerts(back)
 
 
-def _exporter(at: int, gpus: int) -> Iterator[Sample]:
-    for source, expected in (("nvml", gpus > 0), ("host", True), ("processes", True)):
-        answers = 0 if source == "nvml" and not gpus else 1
+def _declared(host: Host, back: int) -> bool:
+    return host.name == DECLARED.host and back < CROWDED_SECONDS
+
+
+def _exporter(host: Host, at: int) -> Iterator[Sample]:
+    number = sum(host.name.encode())
+    for source, expected in (("nvml", host.gpus > 0), ("host", True), ("processes", True)):
+        answers = 0 if source == "nvml" and not host.gpus else 1
         label = {"source": source}
         yield "deepseek_exporter_source_expected", label, int(expected)
         yield "deepseek_exporter_source_up", label, answers
         yield "deepseek_exporter_source_state", {**label, "state": "up" if answers else "no_library"}, 1
         if answers:
             yield "deepseek_exporter_source_last_success_timestamp_seconds", label, at - 3
-    yield "deepseek_exporter_snapshot_timestamp_seconds", {}, at - 2
-    for name, limit in (
-        ("vram_overcommit_ratio", 1),
-        ("host_memory_overcommit_ratio", 1),
-        ("source_stale_seconds", 60),
-    ):
+            took = {"nvml": 0.05 * host.gpus, "host": 0.004, "processes": 0.03}[source]
+            yield (
+                "deepseek_exporter_source_duration_seconds",
+                label,
+                round(took * (1.1 + wave(at, number, 1800) / 9), 5),
+            )
+        if source == "nvml" and host.gpus:
+            yield "deepseek_exporter_worker_restarts_total", label, 1 if host.gpus == 8 else 0
+    if host.gpus == 8:
+        timeouts = {"source": "nvml", "reason": "timeout"}
+        yield "deepseek_exporter_source_errors_total", timeouts, (at - at // DAY * DAY) // 1800
+    yield "deepseek_exporter_snapshot_timestamp_seconds", {}, at - 2 - at // 60 % 3
+    yield "deepseek_exporter_snapshot_duration_seconds", {}, round(0.06 * host.gpus + 0.05, 3)
+    version = {
+        "version": "0.1.0" if host.pool == "research" else "0.2.0",
+        "revision": "0a1b2c3",
+        "python": "3.11.2",
+    }
+    yield "deepseek_exporter_build_info", version, 1
+    yield "deepseek_exporter_series", {}, 420 + 78 * host.gpus
+    if host.gpus == 8:
+        yield (
+            "deepseek_exporter_series_dropped_total",
+            {"family": "deepseek_gpu_memory_held_bytes"},
+            at // 7200,
+        )
+    yield "deepseek_exporter_workers_stuck", {}, 0
+    yield "deepseek_exporter_config_last_reload_successful", {}, 1
+    yield "deepseek_exporter_config_last_reload_timestamp_seconds", {}, at // DAY * DAY - 3 * DAY
+    yield "deepseek_exporter_clock_steps_total", {}, 1 if host.gpus == 2 else 0
+    yield (
+        "scrape_duration_seconds",
+        {},
+        round(0.004 + 0.001 * host.gpus / 8 + 0.0005 * wave(at, number, 900), 5),
+    )
+    yield "process_resident_memory_bytes", {}, 54 * MIB + 2 * MIB * host.gpus
+    yield "process_cpu_seconds_total", {}, round(at * (0.004 + 0.001 * host.gpus), 2)
+    manager = {"alertmanager": "am-01:9093"}
+    yield "deepseek_exporter_notifications_up", manager, 1
+    for outcome, every in (("sent", 60), ("failed", 86400)):
+        yield "deepseek_exporter_notifications_total", {**manager, "outcome": outcome}, at // every
+    for name, limit in THRESHOLDS.items():
         yield "deepseek_threshold", {"name": name}, limit
 
 
-def _ram(at: int, back: int, gpus: int) -> Iterator[Sample]:
-    total = (2048 if gpus else 512) * GIB
-    committed = (96 if gpus else 431) * GIB
+def _ram(host: Host, at: int, back: int) -> Iterator[Sample]:
+    total, committed = host.ram_gib * GIB, host.ram_committed_gib * GIB
     capacity = total - GIB
+    held = 0.0
+    for one in running(host):
+        anonymous, mapped = one.ram_gib.get("runtime", 0), one.ram_gib.get("weights", 0)
+        anonymous += one.ram_gib.get("kv_cache", 0)
+        held += anonymous
+        for kind, gib in (("anonymous", anonymous), ("file", mapped), ("shared", 0), ("hugepages", 0)):
+            yield "deepseek_host_memory_held_bytes", {"holder": one.name, "kind": kind}, gib * GIB
+    other = 9 + wave(at, host.ram_gib, 7200)
+    yield "deepseek_host_memory_held_bytes", {"holder": "other", "kind": "anonymous"}, round(other * GIB)
     yield "deepseek_host_memory_total_bytes", {}, total
     yield "deepseek_host_memory_capacity_bytes", {}, capacity
-    yield "deepseek_host_memory_available_bytes", {}, total - committed + 40 * GIB * math.sin(back / 4000)
+    yield "deepseek_host_memory_available_bytes", {}, round(total - (held + other + 2) * GIB)
+    yield "deepseek_host_swap_used_bytes", {}, 0 if host.gpus else 210 * MIB
+    for node in range(2):
+        share = (0.36, 0.47)[node] * (total - held * GIB) * (0.96 + 0.03 * wave(at, node, 9000))
+        yield "deepseek_host_numa_memory_free_bytes", {"node": str(node)}, round(share)
     for bound, size in (("low", committed), ("high", committed + 6 * GIB)):
         yield "deepseek_host_memory_committed_bytes", {"bound": bound}, size
         yield "deepseek_host_memory_headroom_bytes", {"bound": bound}, capacity - size
         yield "deepseek_host_memory_overcommit_ratio", {"bound": bound}, round(size / capacity, 4)
     for scope, share in (("some", 0.012), ("full", 0.003)):
-        yield "deepseek_host_memory_pressure_seconds_total", {"scope": scope}, round(share * (at % 10**6), 3)
+        busy = share * (1 if host.gpus else 3)
+        yield "deepseek_host_memory_pressure_seconds_total", {"scope": scope}, round(busy * (at % 10**7), 3)
 
 
-def _device(index: int, at: int, back: int) -> Iterator[Sample]:
-    lost = index == LOST and back < 3600
+def _device(host: Host, index: int, at: int, back: int) -> Iterator[Sample]:
+    name, total_mib, reserved_mib, _, _ = host.device
+    lost = host.gpus == 8 and index == LOST and back < LOST_SECONDS
     yield "deepseek_gpu_up", {}, 0 if lost else 1
     yield "deepseek_gpu_state", {"state": "lost" if lost else "up"}, 1
-    yield "deepseek_gpu_info", {"name": "NVIDIA H200", "vendor": "nvidia"}, 1
-    for part, size in (("weights", 80), ("kv_cache", 38), ("activations", 4), ("graphs", 3), ("runtime", 1)):
-        label = {"deployment": "r1", "component": part}
-        yield "deepseek_expected_gpu_memory_bytes", label, size * GIB
-    second = index in CROWDED and back < 5400
-    if second:
-        label = {"deployment": "distill-32b", "component": "weights"}
-        yield "deepseek_expected_gpu_memory_bytes", label, 31 * GIB
+    yield "deepseek_gpu_info", {"name": name, "vendor": "nvidia", "pool": host.pool}, 1
+    one = serving(host, index)
+    second = _declared(host, back) and index in CROWDED
+    for placed in (*((one,) if one else ()), *((DECLARED,) if second else ())):
+        for part, gib in placed.gib.items():
+            label = {"deployment": placed.name, "component": part}
+            yield "deepseek_expected_gpu_memory_bytes", label, round(gib * GIB)
+    if host.gpus == 8 and index == LOST and back < LOST_SECONDS + 60:
+        yield "deepseek_gpu_xid_errors_total", {"xid": "79"}, 1
+        yield "deepseek_gpu_xid_last_timestamp_seconds", {"xid": "79"}, at + back - LOST_SECONDS
     if lost:
         return
-    capacity = H200_BYTES - RESERVED_BYTES
-    held = int(124.8 * GIB)
-    other = (3 if index == 7 else 0) * GIB
-    yield "deepseek_gpu_memory_total_bytes", {}, H200_BYTES
-    yield "deepseek_gpu_memory_reserved_bytes", {}, RESERVED_BYTES
-    yield "deepseek_gpu_memory_used_bytes", {}, held + other
-    yield "deepseek_gpu_memory_held_bytes", {"holder": "r1", "holder_kind": "deployment"}, held
-    yield "deepseek_gpu_memory_held_bytes", {"holder": "other", "holder_kind": "other"}, other
-    yield "deepseek_gpu_memory_capacity_bytes", {}, capacity
-    committed = 126 * GIB + other + (31 * GIB if second else 0)
-    for bound, size in (("low", committed), ("high", committed + 2 * GIB)):
+    yield from energy_and_work(host, index, at)
+    expected = one.per_device if one else 0.0
+    other = OTHERS.get((host.name, index), 0.0)
+    held = expected * 0.9905
+    yield "deepseek_gpu_memory_total_bytes", {}, total_mib * MIB
+    yield "deepseek_gpu_memory_reserved_bytes", {}, reserved_mib * MIB
+    yield "deepseek_gpu_memory_used_bytes", {}, round((held + other) * GIB)
+    if one:
+        yield (
+            "deepseek_gpu_memory_held_bytes",
+            {"holder": one.name, "holder_kind": "deployment"},
+            round(held * GIB),
+        )
+        deviation = round((held - expected) * GIB)
+        label = {"deployment": one.name}
+        yield "deepseek_gpu_memory_deviation_bytes", label, deviation
+        yield "deepseek_gpu_memory_deviation_tolerance_bytes", label, round(expected * 0.03 * GIB + GIB / 2)
+        unused = 1 - (
+            0.97 if one.name == "r1" and back < CROWDED_SECONDS else one.busy * (0.8 + 0.35 * wave(at))
+        )
+        yield "deepseek_gpu_memory_reclaimable_bytes", {}, round(one.gib["kv_cache"] * unused * GIB)
+    yield "deepseek_gpu_memory_held_bytes", {"holder": "other", "holder_kind": "other"}, round(other * GIB)
+    yield "deepseek_gpu_memory_capacity_bytes", {}, host.capacity
+    pending = DECLARED.per_device if second else 0.0
+    for bound, more in (("low", 0), ("high", 2 if one else 0)):
+        size = round((expected + other + pending + more) * GIB)
         yield "deepseek_gpu_memory_committed_bytes", {"bound": bound}, size
-        yield "deepseek_gpu_memory_headroom_bytes", {"bound": bound}, capacity - size
-        yield "deepseek_gpu_memory_overcommit_ratio", {"bound": bound}, round(size / capacity, 4)
-    yield "deepseek_gpu_power_watts", {}, round(480 + 150 * math.sin(at / 1500 + index / 3), 1)
-    yield "deepseek_gpu_power_limit_watts", {}, 700
+        yield "deepseek_gpu_memory_headroom_bytes", {"bound": bound}, host.capacity - size
+        yield "deepseek_gpu_memory_overcommit_ratio", {"bound": bound}, round(size / host.capacity, 4)
+        yield "deepseek_gpu_memory_pending_bytes", {"bound": bound}, round(pending * GIB)
+    yield "deepseek_gpu_rollout_overlap_bytes", {}, 0
+    warm = 62 if one else 34
+    yield (
+        "deepseek_gpu_temperature_celsius",
+        {"sensor": "gpu"},
+        round(warm + index / 2 + 7 * wave(at, index / 9, 9000)),
+    )
+    yield (
+        "deepseek_gpu_temperature_celsius",
+        {"sensor": "memory"},
+        round(warm + 9 + 7 * wave(at, index / 9, 9000)),
+    )
+    capped = bool(one) and one is not None and one.busy > 0.6 and wave(at, index, 7200) > 0.4
+    yield "deepseek_gpu_clocks_limited", {"reason": "sw_power_cap"}, int(capped)
+    hot = host.gpus == 8 and index == 5 and 1800 < back < 2700
+    yield "deepseek_gpu_clocks_limited", {"reason": "hw_thermal_slowdown"}, int(hot)
 
 
-def _deployments(gpus: int, back: int) -> Iterator[Sample]:
-    r1 = "deepseek-ai/DeepSeek-R1"
-    if not gpus:
-        yield from _deployment("r1-q4", "llama.cpp", r1, "Q4_K_M", "1", "warm", 4096, 4.0)
-        for part, size in (("weights", 377), ("kv_cache", 19), ("runtime", 1)):
-            label = {"deployment": "r1-q4", "component": part}
-            yield "deepseek_expected_host_memory_bytes", label, size * GIB
+def _deployment(one: Served, at: int, back: int) -> Iterator[Sample]:
+    declared = one is DECLARED
+    tp, pp, dp = (str(degree) for degree in one.degrees)
+    described = {
+        "engine": one.engine,
+        "model": one.model,
+        "quantization": one.quantization,
+        "origin": "declared",
+    }
+    described |= {"tp": tp, "pp": pp, "dp": dp, "node_rank": one.node_rank, "kv_cache_dtype": "auto"}
+    if not declared:
+        described["engine_version"] = {"vllm": "0.11.0", "sglang": "0.5.4"}.get(one.engine, "b6940")
+    yield "deepseek_deployment_info", described, 1
+    yield "deepseek_deployment_state", {"state": "declared_only" if declared else "warm"}, 1
+    yield "deepseek_deployment_max_context_tokens", {}, one.context
+    yield "deepseek_deployment_max_sequences", {}, one.sequences
+    for part, gib in one.ram_gib.items():
+        yield "deepseek_expected_host_memory_bytes", {"component": part}, gib * GIB
+    if declared:
+        yield "deepseek_deployment_full_length_sequences", {}, 0
         return
-    yield from _deployment("r1", "vllm", r1, "fp8", "8", "warm", 32768, 35.4)
-    runtime = {"deployment": "r1", "component": "runtime"}
-    yield "deepseek_expected_host_memory_bytes", runtime, 24 * GIB
-    if back < 5400:
-        distill = "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"
-        yield from _deployment("distill-32b", "vllm", distill, "bf16", "2", "declared_only", 16384, 0.0)
+    yield "deepseek_deployment_start_time_seconds", {}, at + back - 9 * DAY
+    for told in ("model", "quantization", "tp"):
+        differs = one.name == "distill-14b" and told == "quantization"
+        yield "deepseek_deployment_matches_declaration", {"field": told}, 0 if differs else 1
+    error = {"r1": 0.021, "v31-awq": -0.038, "distill-14b": 0.064, "distill-8b": 0.012, "r1-q4": -0.004}[
+        one.name
+    ]
+    for component, factor in (("weights", 0.3), ("kv_cache", 1.0)):
+        if one.devices or component == "weights":
+            yield "deepseek_exporter_plan_error_ratio", {"component": component}, round(error * factor, 4)
+    if one.engine == "llama.cpp":
+        resident = 0.86 if not one.devices and back < 2400 else 1.0
+        yield "deepseek_deployment_weights_resident_ratio", {}, resident
+    yield "deepseek_kv_cache_bytes_per_token", {}, one.kv_bytes
+    if not one.kv_tokens:
+        return
+    yield from _serving(one, at, back)
 
 
-def _deployment(
-    name: str, engine: str, model: str, quantization: str, tp: str, state: str, context: int, sequences: float
-) -> Iterator[Sample]:
-    deployment = {"deployment": name}
-    described = {"engine": engine, "model": model, "quantization": quantization, "tp": tp}
-    yield "deepseek_deployment_info", {**deployment, **described}, 1
-    yield "deepseek_deployment_state", {**deployment, "state": state}, 1
-    yield "deepseek_deployment_max_context_tokens", deployment, context
-    yield "deepseek_deployment_full_length_sequences", deployment, sequences
+def _serving(one: Served, at: int, back: int) -> Iterator[Sample]:
+    crowded = one.name == "r1" and back < CROWDED_SECONDS
+    for name, labels, value in load(one, at, back):
+        yield name, labels, value
+        if name == "deepseek_kv_cache_usage_ratio":
+            yield "deepseek_kv_cache_used_tokens", {}, round(value * one.kv_tokens)
+            in_batch = round(one.sequences * min(1.0, value * 1.1))
+            yield "deepseek_requests_running", {}, in_batch
+    waiting = round(6 + 5 * wave(at, period=1300)) if crowded else 0
+    yield "deepseek_requests_waiting", {}, waiting
+    missed = (CROWDED_SECONDS - back) / 9 if crowded else 0
+    yield "deepseek_preemptions_total", {}, round(40 + missed)
+    yield "deepseek_kv_cache_capacity_tokens", {}, one.kv_tokens
+    yield (
+        "deepseek_kv_cache_planned_tokens",
+        {},
+        round(one.kv_tokens * (1.2 if one.name == "distill-14b" else 0.8)),
+    )
+    demand = one.context * one.sequences
+    yield "deepseek_kv_cache_demand_tokens", {}, demand
+    yield "deepseek_kv_cache_overcommit_ratio", {}, round(demand / one.kv_tokens, 3)
+    yield "deepseek_deployment_full_length_sequences", {}, round(one.kv_tokens / one.context, 1)
 
 
 def _alerts(back: int) -> Iterator[Sample]:
-    host = {"instance": "gpu-01:9671", "job": "deepseek", "alertstate": "firing", "severity": "critical"}
+    yield "ALERTS", {"alertname": "DeepSeekWatchdog", "alertstate": "firing", "severity": "none"}, 1
+    where = HOSTS[0].where
+    host = {**where, "alertstate": "firing", "severity": "critical"}
     crowded = [(index, "DeepSeekVramOvercommitted") for index in CROWDED if back < 5280]
     lost = [(LOST, "DeepSeekGpuLost")] if back < 3480 else []
     for index, name in (*crowded, *lost):
-        yield "ALERTS", {"alertname": name, **host, "gpu": str(index), "uuid": f"GPU-{index:04x}"}, 1
+        yield "ALERTS", {"alertname": name, **host, **device_labels(index, HOSTS[0])}, 1
+        subject = {"alert": name, "severity": "critical", "subject": f"GPU {index}"}
+        yield "deepseek_alert_active", {**where, **subject}, 1
     blind = {"instance": "cpu-01:9671", "job": "deepseek", "alertstate": "pending", "severity": "warning"}
     if back < 120:
         yield "ALERTS", {"alertname": "DeepSeekMonitoringBlind", **blind, "source": "processes"}, 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -26,6 +29,16 @@ def test_print_gives_the_prometheus_rules() -> None:
     printed = rules("print").output
     assert printed == Path(shipped()["rules/deepseek.rules.yml"]).read_text(encoding="utf-8")
     assert yaml.safe_load(printed)["groups"]
+
+
+def test_the_wheel_carries_what_a_checkout_has(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=60)
+    [wheel] = tmp_path.glob("*.whl")
+    carried = {
+        name.removeprefix("exporter/_files/") for name in ZipFile(wheel).namelist() if "/_files/" in name
+    }
+    assert carried == set(shipped())
 
 
 @pytest.mark.parametrize("name", ["rules/none.yml", "../pyproject.toml", "/etc/passwd"])
