@@ -15,6 +15,7 @@ from exporter.capacity.comparison import Deviation, KvUse
 from exporter.capacity.joining import differences
 from exporter.capacity.observation import Declared, Observation, Running
 from exporter.capacity.tolerance import Tolerance
+from exporter.capacity.unified import in_ram, unified
 from exporter.engines.process import ProcessMemory
 from exporter.footprint.result import Term
 from exporter.hardware.gpu import Gpu, GpuReading
@@ -153,7 +154,7 @@ def assess(
     held = {
         gpu.identity.uuid: holdings
         for gpu in observation.gpus
-        if gpu.reading and (holdings := attribution.device_holdings(gpu.reading, owned)) is not None
+        if gpu.reading and (holdings := attribution.device_holdings(gpu, owned)) is not None
     }
     host_held = attribution.host_holdings(owned, observation.memory)
     devices = {
@@ -169,8 +170,9 @@ def assess(
     }
     host, host_other = None, None
     if observation.host is not None:
-        host_other = _host_other(observation.host, host_held)
-        committed = _host_committed(observation.declared, host_held, set(owned))
+        through_devices = _through_devices(observation, held)
+        host_other = max(0, _host_other(observation.host, host_held) - through_devices.held)
+        committed = _host_committed(observation.declared, host_held, set(owned)) + through_devices.committed
         host = Commitment(
             observation.host.memory_total_bytes - host_margin, committed + Bounds(host_other, host_other)
         )
@@ -245,6 +247,27 @@ def _device_capacity(reading: GpuReading, margin: int) -> int:
     return reading.memory_total_bytes - (reading.memory_reserved_bytes or 0) - margin
 
 
+@dataclass(frozen=True, slots=True)
+class _ThroughDevices:
+    """RAM of deployments that lies in unified devices, and so in no process."""
+
+    held: int
+    committed: Bounds
+
+
+def _through_devices(observation: Observation, held: Mapping[str, tuple[Holding, ...]]) -> _ThroughDevices:
+    total_held, total = 0, ZERO
+    for gpu in unified(observation.gpus):
+        uuid = gpu.identity.uuid
+        here = {one.holder: one.size_bytes for one in held.get(uuid, ()) if one.kind == "deployment"}
+        on_device = ZERO
+        for deployment in observation.declared:
+            on_device += _claim(deployment, uuid, here, observation.owned)
+        total_held += in_ram(gpu, sum(here.values()))
+        total += Bounds(in_ram(gpu, on_device.low), in_ram(gpu, on_device.high))
+    return _ThroughDevices(total_held, total)
+
+
 def _untold(gpus: Iterable[Gpu], pids: frozenset[int]) -> frozenset[str]:
     """Devices whose driver does not say what these processes hold."""
     return frozenset(
@@ -273,19 +296,28 @@ def _device_commitment(
     leaving = 0
     for deployment in observation.declared:
         expected = device_expected(deployment, uuid)
+        claim = _claim(deployment, uuid, here, observation.owned)
+        committed += claim
         if deployment.name in observation.owned:
             holds = here.get(deployment.name, 0)
-            committed += expected.at_least(holds)
             if not _is_loaded_on(deployment, uuid, holds):
                 pending += expected.beyond(holds)
             if outgoing and deployment.name in outgoing:
-                leaving += max(expected.low, holds)
+                leaving += claim.low
         elif deployment.required:
-            committed += expected
             pending += expected
         elif expected.high:
             optional = expected if optional is None else max(optional, expected, key=lambda one: one.low)
     return Commitment(capacity, committed, pending, optional, leaving if outgoing else None)
+
+
+def _claim(
+    deployment: Declared, uuid: str, here: Mapping[str, int], owned: Mapping[str, frozenset[int]]
+) -> Bounds:
+    """What a deployment counts for on a device; ``here`` is what each holds there."""
+    if deployment.name in owned:
+        return device_expected(deployment, uuid).at_least(here.get(deployment.name, 0))
+    return device_expected(deployment, uuid) if deployment.required else ZERO
 
 
 def _is_loaded_on(deployment: Declared, uuid: str, holds: int) -> bool:

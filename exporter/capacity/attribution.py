@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exporter.capacity.observation import Declared
+from exporter.capacity.unified import UNIFIED
 from exporter.engines.process import Process, ProcessMemory, matching
-from exporter.hardware.gpu import Gpu, GpuReading
+from exporter.hardware.gpu import Gpu
 
 HolderKind = Literal["deployment", "other", "unattributed"]
 OTHER = "other"
@@ -67,14 +68,20 @@ def devices_of_pids(gpus: Iterable[Gpu]) -> dict[int, set[str]]:
     return found
 
 
-def device_holdings(reading: GpuReading, owned: Mapping[str, frozenset[int]]) -> tuple[Holding, ...] | None:
-    """The device's used bytes by holder; they sum to it. None when the driver gives no used bytes.
+def device_holdings(gpu: Gpu, owned: Mapping[str, frozenset[int]]) -> tuple[Holding, ...] | None:
+    """The device's used bytes by holder; they sum to it. None when the driver gives no used bytes, but for a
+    unified device, of which then only the processes tell.
 
     What no process accounts for (contexts of dead processes, the driver's own) is `unattributed`; so is all
     of it when the process list cannot be read. Drivers count shared pages once for each process: what
     exceeds the used bytes is taken from `other` first, then from the largest deployment.
     """
+    reading = gpu.reading
+    if reading is None:
+        return None
     used = reading.memory_used_bytes
+    if used is None and gpu.identity.memory_kind == UNIFIED and reading.processes is not None:
+        used = sum(one.used_bytes or 0 for one in reading.processes)
     if used is None:
         return None
     owner = {pid: name for name, pids in owned.items() for pid in pids}

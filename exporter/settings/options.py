@@ -124,7 +124,7 @@ class Thresholds:
     deviation_estimate_bytes: Bytes = option(2**31, "and bytes, where something is estimated")
     vram_below_expected_ratio: Ratio = option(0.3, "share of the expected bytes whose lack is told")
     load_seconds: Seconds = option(3600.0, "seconds after which a deployment should have loaded")
-    weights_resident_ratio: Ratio = option(0.9, "share of mapped weights that should be in RAM")
+    weights_resident_ratio: Ratio = option(0.95, "share of mapped weights that should be in RAM")
     kv_cache_saturated_ratio: Ratio = option(0.95, "use above which a KV cache is full")
     plan_error_ratio: Ratio = option(0.1, "difference from the engine's own figure that is told")
     exhaustion_warning_days: Days = option(7.0, "days to exhaustion below which a ticket opens")

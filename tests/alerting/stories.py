@@ -40,6 +40,8 @@ class Card:
 
 
 H200 = Card("NVIDIA H200", 143_771 * MIB, 626 * MIB)
+# A carve-out of 512 MiB and 110 GiB that may be mapped, of 127.5 GiB that the kernel sees (constructed).
+APU = Card("AMD Radeon 8060S", 110 * GIB + 512 * MIB, 0)
 RTX_4090 = Card("NVIDIA GeForce RTX 4090", 24_564 * MIB, 450 * MIB)
 
 
@@ -65,6 +67,8 @@ class Story:
     memory: Mapping[str, ProcessMemory] = field(default_factory=dict)
     driver: str = "up"
     pages: bool = False
+    gtt: int | None = None
+    """bytes of RAM that a unified device may map, part of the card's total"""
 
     def at(self, seconds: float) -> Snapshot:
         """The snapshot after so long."""
@@ -121,8 +125,9 @@ class Story:
         }
 
     def _gpu(self, index: int, declared: Sequence[Declared], pids: Mapping[str, frozenset[int]]) -> Gpu:
+        kind = "dedicated" if self.gtt is None else "unified"
         identity = GpuIdentity(
-            f"GPU-{index}", index, self.card.name, "nvidia", f"0000:{index:02x}:00.0", "dedicated"
+            f"GPU-{index}", index, self.card.name, "nvidia", f"0000:{index:02x}:00.0", kind
         )
         state = self.states.get(index, GpuState.UP)
         if state is not GpuState.UP:
@@ -142,6 +147,7 @@ class Story:
             memory_free_bytes=self.card.total - self.card.reserved - used,
             memory_reserved_bytes=self.card.reserved,
             processes=tuple(rows),
+            gtt_total_bytes=self.gtt,
         )
         return Gpu(identity, state, reading=reading, last_success_seconds=START)
 
@@ -216,6 +222,7 @@ def _only_begun(deployment: Declared, index: int) -> int:
 QWEN_32B = "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"
 QWEN_14B = "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"
 QWEN_7B = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
+LLAMA_70B = "deepseek-ai/DeepSeek-R1-Distill-Llama-70B"
 LLAMA_8B = "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
 
 STORIES: tuple[Story, ...] = (
@@ -338,6 +345,17 @@ STORIES: tuple[Story, ...] = (
         states=dict.fromkeys(EIGHT, GpuState.DRIVER_DOWN),
         driver="driver_not_loaded",
         pages=True,
+    ),
+    Story(
+        "unified memory: a 70B distill in Q8 on an APU",
+        "its 70 GiB are RAM; counted for the device and for RAM again they would exceed it",
+        APU,
+        1,
+        [llama("distill", LLAMA_70B, "Q8_0", 8192)],
+        {},
+        ram=(int(127.5 * GIB), 50 * GIB),
+        memory={"distill": ProcessMemory(anonymous=GIB, file=GIB, shared=0, hugepages=0)},
+        gtt=110 * GIB,
     ),
     Story(
         "two engines at 0.5 and 0.6 of one GPU, the second one loads",

@@ -15,7 +15,7 @@ def process(pid: int, *, parent: int = 1, program: str = "vllm", start: int | No
 
 
 def by_holder(one, owned):
-    holdings = device_holdings(one.reading, owned)
+    holdings = device_holdings(one, owned)
     assert holdings is not None
     return {holding.holder: holding.size_bytes for holding in holdings}
 
@@ -55,7 +55,7 @@ def test_what_drivers_count_twice_is_taken_from_others_before_deployments() -> N
     b=st.frozensets(st.integers(1, 9)),
 )
 def test_holdings_always_sum_to_used(used, sizes, a, b) -> None:
-    holdings = device_holdings(gpu(0, used=used, processes=sizes).reading, {"a": a, "b": b - a})
+    holdings = device_holdings(gpu(0, used=used, processes=sizes), {"a": a, "b": b - a})
     assert holdings is not None
     assert sum(one.size_bytes for one in holdings) == used
     assert all(one.size_bytes >= 0 for one in holdings)

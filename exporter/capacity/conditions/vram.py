@@ -163,7 +163,12 @@ CONDITIONS: tuple[Condition, ...] = (
                 ),
                 AnyOf(
                     (
-                        Some(Series("deepseek_expected_gpu_memory_bytes")),
+                        Some(
+                            Series(
+                                "deepseek_expected_gpu_memory_bytes",
+                                recorded="placement:deepseek_expected_gpu_memory_bytes:sum",
+                            )
+                        ),
                         Some(Series(_HELD, (("holder_kind", "deployment"),))),
                     )
                 ),
