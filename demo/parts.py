@@ -172,8 +172,11 @@ def alertmanager(at: int, pager_url: str, directory: Path) -> Part:
 
 
 def short_rules(text: str) -> str:
-    """The rules with a second for every minute that an alert waits or is kept. Raises ValueError."""
-    return _replaced(r"^( +(?:for|keep_firing_for): \d+)m$", r"\1s", text)
+    """The rules with a second for every minute that an alert waits or is kept, or that lies between two
+    evaluations, and a minute for every hour. Raises ValueError.
+    """
+    text = _replaced(r"^( +(?:for|keep_firing_for|interval): \d+)m$", r"\1s", text)
+    return _replaced(r"^( +(?:for|keep_firing_for): \d+)h$", r"\1m", text)
 
 
 def short_routes(text: str, pager_url: str) -> str:

@@ -171,14 +171,16 @@ FORECAST = Group(
         ),
         Record(
             # One peak a day, at midnight UTC; nothing is forecast from fewer than 14.
-            _GROWTH,
-            f"86400 * deriv({_PEAKS})\nand count_over_time({_PEAKS}) >= 14",
+            "resource:deepseek_capacity_used_ratio:count15d",
+            f"count_over_time({_PEAKS}) >= 14",
         ),
+        Record(_GROWTH, f"86400 * deriv({_PEAKS})\nand resource:deepseek_capacity_used_ratio:count15d"),
         Record(
             # Share of the variance that the line explains: slope² · var(t) / var(y), and n instants a day
             # apart have the variance (n² - 1) / 12.
             "resource:deepseek_capacity_fit_quality:r2_14d",
-            f"{_GROWTH} ^ 2\n* (count_over_time({_PEAKS}) ^ 2 - 1) / 12\n/ (stdvar_over_time({_PEAKS}) > 0)",
+            f"{_GROWTH} ^ 2\n* (resource:deepseek_capacity_used_ratio:count15d ^ 2 - 1) / 12\n"
+            f"/ (stdvar_over_time({_PEAKS}) > 0)",
         ),
         Record(
             "resource:deepseek_capacity_exhaustion_days:deriv14d",

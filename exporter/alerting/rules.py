@@ -219,10 +219,11 @@ def _holds(condition: Condition) -> str:
 
 def _seen_records() -> Iterable[Record]:
     """What tells whether each witness spoke within `HOLD_SECONDS`: by its last sample's time, carried on."""
-    for witness in {
-        seen_record(one): one for condition in CONDITIONS if condition.held for one in _witnesses(condition)
-    }.values():
-        name = seen_record(witness)
+    witnesses: dict[str, Witness] = {}
+    for condition in CONDITIONS:
+        for one in _witnesses(condition) if condition.held else ():
+            witnesses.setdefault(seen_record(one), one)
+    for name, witness in witnesses.items():
         at = _subject_only(witness.series, f"timestamp({witness.series.family})")
         yield Record(name, f"{at}\nor\n({name} > time() - {HOLD_SECONDS})")
 

@@ -134,7 +134,7 @@ def _look(snapshot: dict[str, Any], settings: Settings) -> View:
     return look(
         snapshot,
         now_seconds=time.time(),
-        host_name=socket.gethostname(),
+        host_name=snapshot["demo"] or socket.gethostname(),
         poll_seconds=settings.poll.interval,
     )
 

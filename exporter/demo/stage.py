@@ -23,6 +23,14 @@ from exporter.demo.scene import Play, Serving
 from exporter.demo.server import Doors
 
 TICK_SECONDS = 0.5
+_CONFIGURATION = """\
+pool = "demo"
+
+[alerting]
+instance = "{name}"
+# Minutes of the alert rules are seconds here: an incident lasts no longer.
+time_scale = 0.0167
+"""
 
 
 class Stage:
@@ -40,7 +48,7 @@ class Stage:
         self._doors = Doors([one.name for one in host.engines if one.answers])
         self._play = Play(host, script, self._doors.ports)
         self._tree = Tree(directory)
-        self.configuration.write_text('pool = "demo"\n')
+        self.configuration.write_text(_CONFIGURATION.format(name=host.name))
         self._show()
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from exporter.units import GIB, format_bytes
 from exporter.views.facts import Component, DeploymentFacts, Level, OnDevice
 from exporter.views.plain import (
@@ -11,7 +9,6 @@ from exporter.views.plain import (
     DOES_NOT_RUN,
     Plain,
     device_names,
-    expected_bytes,
     held_here,
     in_use_bytes,
     ranks,
@@ -47,23 +44,6 @@ ENGINES = {
     "tensorrt-llm": "TensorRT-LLM",
     "tgi": "TGI",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How far observed may lie from expected: a share of it, and bytes on top."""
-
-    ratio: float
-    size_bytes: int
-
-    def allowed(self, expected: int) -> int:
-        """Bytes by which observed may differ."""
-        return round(self.ratio * expected) + self.size_bytes
-
-
-EXACT = Tolerance(0.03, GIB // 2)
-ESTIMATED = Tolerance(0.08, 2 * GIB)
-"""Where a term is only estimated. Both are for daemons that do not say what they tolerate."""
 
 
 def deployments(plain: Plain) -> tuple[DeploymentFacts, ...]:
@@ -177,18 +157,11 @@ def _comparison_in_ram(status: Plain, plain: Plain) -> str:
 
 
 def _out_of_tolerance(status: Plain) -> list[str]:
-    expected: dict[str, int] = {}
-    tolerances: dict[str, Tolerance] = {}
-    for uuid, rank in ranks(status):
-        expected[uuid] = expected.get(uuid, 0) + expected_bytes(rank["total"])
-        guessed = any(term["basis"] == "estimate" for term in rank["components"].values())
-        tolerances[uuid] = ESTIMATED if guessed else tolerances.get(uuid, EXACT)
-    told = status.get("tolerance") or {}
+    told = status["tolerance"]
     return [
         uuid
         for uuid, one in status["deviation"].items()
-        if uuid in expected
-        and abs(one["size_bytes"]) > told.get(uuid, tolerances[uuid].allowed(expected[uuid]))
+        if uuid in told and abs(one["size_bytes"]) > told[uuid]
     ]
 
 

@@ -102,7 +102,7 @@ class _Assets:
         view = look(
             to_public(snapshot),
             now_seconds=time.time(),
-            host_name=socket.gethostname(),
+            host_name=snapshot.demo or socket.gethostname(),
             poll_seconds=poll_seconds,
         )
         return self._template.render(

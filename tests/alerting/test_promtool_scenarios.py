@@ -33,9 +33,20 @@ MUTATIONS = [
 ]
 
 
+class Loader(yaml.SafeLoader):
+    """Reads `0x20`, promtool's word for zeros in a row, as that word and as no number in hexadecimal."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"-?\d+$"), list("-0123456789"))
+
+
 @cache
 def loaded(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader)
     return content
 
 
@@ -149,7 +160,9 @@ def only(whole: Pack, scenarios: str, *mutated: Rule) -> Pack:
     wanted = [rule for rule in rules_of(whole) if rule in mutated or name_of(rule) in scenarios]
     for rule in wanted:
         text = rule["expr"] + str(rule.get("annotations", ""))
-        wanted += [one for one in rules_of(whole) if one.get("record", "-") in text and one not in wanted]
+        wanted += [
+            one for one in rules_of(whole) if "record" in one and one["record"] in text and one not in wanted
+        ]
     groups = [
         {**group, "rules": [one for one in group["rules"] if one in wanted]} for group in whole["groups"]
     ]

@@ -33,7 +33,7 @@ RECORDED = {item["record"]: item for item in ALL if "record" in item}
 RECORD_NAME = re.compile(
     r"(?:placement|device|deployment|service|host|pool|fleet|resource)"
     r":deepseek_\w+"
-    r":(?:sum|min|max|count|low|n_minus_1|max10m|max1d|deriv14d|r2_14d|seen1h|holds)"
+    r":(?:sum|min|max|count|low|n_minus_1|max10m|max1d|count15d|deriv14d|r2_14d|seen1h|holds)"
 )
 SERIES_NAME = re.compile(r"(?<![\w:])(?:\w+:)?deepseek_\w+(?::\w+)?(?![\w:])")
 # The exporter is scraped every 15 s in the example, and some people halve that: 30 s.

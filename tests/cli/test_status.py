@@ -65,13 +65,16 @@ class TestForPeople:
             "gpu-01 · pool production · version 0.1.0 · read 3 s ago",
             "Critical. GPU 1 is lost: the driver no longer has it (fell off the bus).",
             "",
-            "critical  GPU 1 is lost: the driver no longer has it (fell off the bus)",
-            "warning   GPU 0 is tight: 2.9 GiB to spare at best, 2.1 GiB short if every",
-            "          estimate comes out high",
+            "critical  DeepSeekGpuLost, GPU 1, firing for 3 min",
+            "          GPU 1 of gpu-01:9671 is lost: state lost. Deployments: r1.",
+            "          docs/ALERTS.md#deepseekgpulost",
+            "warning   DeepSeekVramOvercommitLikely, GPU 0, pending for 63 s",
+            "          GPU 0 of gpu-01:9671 may be overcommitted.",
+            "          docs/ALERTS.md#deepseekvramovercommitlikely",
             "warning   10.0 GiB on GPU 0 held by no deployment",
             "warning   r1 does not run as declared: max_model_len",
             "warning   v9: must be able to run, and does not",
-            "warning   source processes is unreadable",
+            "warning   source engines is unreadable",
             "",
             "memory      state       used   capacity  committed  headroom",
             "GPU 0 H200  tight  120.0 GiB  140.4 GiB  137.5 GiB   2.9 GiB",
@@ -94,7 +97,7 @@ class TestForPeople:
             "",
             "power    413 W now of 700 W allowed; measured by 1 of 2 GPUs; 27.4 kWh since the",
             "         drivers began to count",
-            "sources  nvml: up, host: up, processes: unreadable",
+            "sources  nvml: up, host: up, processes: up, engines: unreadable",
         ]
 
     def test_alerts_come_with_whom_they_are_about_how_long_and_where_help_is(self) -> None:
@@ -183,6 +186,7 @@ KEYS_OF_SCHEMA_1 = {
     "clock_steps",
     "version",
     "alerts",
+    "receivers",
     "demo",
 }
 """Scripts read these: a key that goes or changes its meaning raises the schema."""

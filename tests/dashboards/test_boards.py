@@ -15,51 +15,15 @@ from board_files import BOARDS, DASHBOARDS, FOREIGN, TARGETS, Target, metrics_in
 from synthetic_fleet import moment
 from synthetic_history import coarse, recorded
 
-from exporter.alerting.rules import RECORDING_RULES
+from exporter.alerting.rules import rule_file
 from exporter.capacity.conditions import CONDITIONS, THRESHOLDS
 from exporter.cli.rules import shipped
 from exporter.exposition.families import FAMILIES
 
 LABELS = {family.name: set(family.labels) for family in FAMILIES}
-RECORDS = {name for name, _ in RECORDING_RULES}
-
-# What the rules of this release bring; empty once they are in.
-COMING_RECORDS = {
-    "pool:deepseek_gpu_memory_capacity_bytes:sum",
-    "pool:deepseek_gpu_memory_capacity_bytes:n_minus_1",
-    "pool:deepseek_gpu_memory_committed_bytes:sum",
-    "pool:deepseek_gpu_memory_headroom_bytes:min",
-    "host:deepseek_gpu_memory_capacity_bytes:sum",
-    "host:deepseek_gpu_memory_committed_bytes:sum",
-    "resource:deepseek_capacity_used_ratio:max1d",
-    "resource:deepseek_capacity_growth_ratio_per_day:deriv14d",
-    "resource:deepseek_capacity_exhaustion_days:deriv14d",
-    "resource:deepseek_capacity_fit_quality:r2_14d",
-}
-COMING_FAMILIES = {
-    "deepseek_alert_active": {"alert", "severity", "subject"},
-    "deepseek_deployment_start_time_seconds": {"deployment"},
-    "deepseek_kv_cache_planned_tokens": {"deployment"},
-    "deepseek_gpu_memory_deviation_tolerance_bytes": {"deployment", "gpu", "uuid"},
-    "deepseek_gpu_memory_pending_bytes": {"gpu", "uuid", "bound"},
-    "deepseek_gpu_rollout_overlap_bytes": {"gpu", "uuid"},
-    "deepseek_exporter_notifications_up": {"alertmanager"},
-    "deepseek_exporter_notifications_total": {"alertmanager", "outcome"},
-}
-COMING_THRESHOLDS = {
-    "vram_overcommit_near_ratio",
-    "kv_cache_saturated_ratio",
-    "vram_below_expected_ratio",
-    "weights_resident_ratio",
-    "plan_error_ratio",
-    "idle_seconds",
-    "exhaustion_info_days",
-    "exhaustion_warning_days",
-    "exhaustion_fit_r2",
-}
+RECORDS = {rule["record"] for group in rule_file()["groups"] for rule in group["rules"] if "record" in rule}
 
 DOCUMENT = (DASHBOARDS.parent / "docs" / "GRAFANA.md").read_text(encoding="utf-8")
-KNOWN = LABELS | COMING_FAMILIES
 UNITS = {
     *("bytes", "percentunit", "short", "none", "watt", "celsius", "s", "reqps", "cps", "kwatth", "locale"),
     *("string", "suffix: d", "suffix: J"),
@@ -261,15 +225,15 @@ class TestQuery:
         for target in targets(name):
             for metric, matchers in selectors(target.expr):
                 if ":" in metric:
-                    assert metric in RECORDS | COMING_RECORDS, target
+                    assert metric in RECORDS, target
                 elif metric not in FOREIGN:
                     asked = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))
-                    assert asked - {"instance", "job"} <= KNOWN[metric], target
+                    assert asked - {"instance", "job"} <= LABELS[metric], target
 
     @each_name
     def test_its_thresholds_and_alerts_exist(self, name: str) -> None:
         for target in targets(name):
-            limits = {one.name for one in THRESHOLDS} | COMING_THRESHOLDS
+            limits = {one.name for one in THRESHOLDS}
             assert set(re.findall(r'\bname="(\w+)"', target.expr)) <= limits
             assert set(re.findall(r'alertname="(\w+)"', target.expr)) <= {one.name for one in CONDITIONS}
 
@@ -302,12 +266,6 @@ def test_the_made_up_fleet_has_only_series_that_the_exporter_makes() -> None:
     now = list(moment(at=1_800_000_000, back=60))
     for name, labels, _ in (*now, *recorded(now), *coarse(at=1_790_000_000, back=10_000_000)):
         if ":" in name:
-            assert name in RECORDS | COMING_RECORDS, name
+            assert name in RECORDS, name
         elif name not in FOREIGN:
-            assert set(labels) - {"instance", "job"} <= KNOWN[name], name
-
-
-def test_nothing_is_said_to_come_that_is_there() -> None:
-    assert not COMING_RECORDS & RECORDS
-    assert not set(COMING_FAMILIES) & set(LABELS)
-    assert not COMING_THRESHOLDS & {one.name for one in THRESHOLDS}
+            assert set(labels) - {"instance", "job"} <= LABELS[name], name

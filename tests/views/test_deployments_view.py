@@ -68,10 +68,13 @@ def test_a_deployment_that_does_not_run_tells_what_it_would_need_and_hold() -> N
         (-60, Level.WARNING, "Holds 53.5 GiB on GPU 0: 60.0 GiB less than it should"),
     ],
 )
-def test_a_difference_counts_beyond_the_tolerance_of_its_basis(gib: int, level: Level, text: str) -> None:
+def test_a_difference_counts_beyond_its_tolerance(gib: int, level: Level, text: str) -> None:
     held = int(113.5 * GIB) + gib * GIB
     status = dataclasses.replace(
-        R1, matches={}, deviation={UUIDS[0]: Deviation(gib * GIB, gib * GIB / int(113.5 * GIB))}
+        R1,
+        matches={},
+        deviation={UUIDS[0]: Deviation(gib * GIB, gib * GIB / int(113.5 * GIB))},
+        tolerance={UUIDS[0]: 11 * GIB},
     )
     facts = told(status, held={UUIDS[0]: (Holding("r1", "deployment", held),)})
     assert (facts.level, facts.comparison) == (level, text)
@@ -80,7 +83,10 @@ def test_a_difference_counts_beyond_the_tolerance_of_its_basis(gib: int, level: 
 def test_several_devices_beyond_tolerance_are_counted() -> None:
     twice = dict.fromkeys(UUIDS, Deviation(20 * GIB, 0.18))
     held = {uuid: (Holding("r1", "deployment", 133 * GIB),) for uuid in UUIDS}
-    facts = told(dataclasses.replace(R1, matches={}, deviation=twice), held=held)
+    facts = told(
+        dataclasses.replace(R1, matches={}, deviation=twice, tolerance=dict.fromkeys(UUIDS, 11 * GIB)),
+        held=held,
+    )
     text = "Holds 133.0 GiB on GPU 0: 20.0 GiB more than it should; 1 other GPU beyond tolerance too"
     assert facts.comparison == text
 

@@ -49,7 +49,7 @@ def test_every_finding_that_an_alert_would_tell_leads_to_its_place() -> None:
     )
     snapshots = (
         dataclasses.replace(in_trouble(), alerts=()),
-        dataclasses.replace(FULL, assessment=over, reload=Reload(False, NOW_SECONDS)),
+        dataclasses.replace(FULL, alerts=(), assessment=over, reload=Reload(False, NOW_SECONDS)),
     )
     links = set()
     for snapshot in snapshots:
