@@ -140,9 +140,9 @@ def _recording(record: Record) -> RecordingRule:
 
 
 def rules_of(condition: Condition, options: PackOptions) -> list[RecordingRule | AlertingRule]:
-    """One condition as an alerting rule, after the record of its state where it keeps that by last values."""
+    """One condition as an alerting rule, after the record of its state where it keeps that through gaps."""
     alert = alerting_rule(condition, options)
-    if not condition.keeps_state:
+    if not condition.held:
         return [alert]
     return [{"record": _holds(condition), "expr": expression(condition, options)}, alert]
 
@@ -151,7 +151,7 @@ def alerting_rule(condition: Condition, options: PackOptions) -> AlertingRule:
     """One condition as a Prometheus alerting rule."""
     return {
         "alert": condition.name,
-        "expr": _holds(condition) if condition.keeps_state else expression(condition, options),
+        "expr": _holds(condition) if condition.held else expression(condition, options),
         "for": _duration(condition.for_seconds),
         "keep_firing_for": _duration(condition.keep_firing_for_seconds),
         "labels": {"severity": condition.severity.value},
@@ -169,20 +169,14 @@ def expression(condition: Condition, options: PackOptions) -> str:
 
     Present data alone can start it, so a gap never fires. While data are missing, what fires already goes on
     for `HOLD_SECONDS`; the alert's own series is the memory of "fires already". One that is kept firing
-    beyond its end must not be revived by a gap, so whether it held at last sight is recorded, and the record
-    reads itself. All of it looks at present samples only: ranges over every device would cost seconds.
+    beyond its end must not be revived by a gap, so whether it held at last sight is recorded with its value,
+    and the record reads itself. All of it looks at present samples only: ranges over every device would cost
+    seconds.
     """
     now = _Writer(options).of(condition.expression, condition.subject)
     if not condition.held:
         return now
-    if condition.keep_firing_for_seconds and not condition.keeps_state:
-        raise TypeError(
-            f"{condition.name}: what is kept beyond its end must keep its state by its last values"
-        )
-    if condition.keeps_state:
-        before = f"{_holds(condition)}\nand {_on(condition.subject)} {_firing(condition)}"
-    else:
-        before = f"max without (alertname, alertstate, severity) ({_firing(condition)})"
+    before = f"{_holds(condition)}\nand {_on(condition.subject)} {_firing(condition)}"
     witnesses = _witnesses(condition)
     seen = "".join(f"and {_on(one.subject)} {seen_record(one)}\n" for one in witnesses)
     present = " and ".join(
@@ -391,6 +385,7 @@ def _sentence(condition: Condition, template: str) -> str:
         "host": "{{ $labels.instance }}",
         "value": f"{{{{ $value {_FORMAT[condition.value_form]} }}}}{_UNIT.get(condition.value_form, '')}",
         **{label: f"{{{{ $labels.{label} }}}}" for label in condition.subject.labels},
+        "of_deployment": "{{ with $labels.deployment }} of {{ . }}{{ end }}",
         **{fact.name: _looked_up(fact, condition) for fact in condition.facts},
     }
     return "".join(
@@ -401,6 +396,7 @@ def _sentence(condition: Condition, template: str) -> str:
 _FORMAT = {
     Form.BYTES: "| humanize1024",
     Form.NUMBER: "| humanize",
+    Form.DECIMAL: '| printf "%.2f"',
     Form.RATIO: "| humanizePercentage",
     Form.AGE: "| humanizeDuration",
     Form.SHARE: "| humanizePercentage",

@@ -81,6 +81,8 @@ def _number(value: float, form: Form) -> str:
             return f"{_duration(value)} ago"
         case Form.COUNT:
             return f"{value:.0f}"
+        case Form.DECIMAL:
+            return f"{value:.2f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

@@ -306,6 +306,7 @@ class Form(StrEnum):
 
     BYTES = "bytes"
     NUMBER = "number"
+    DECIMAL = "decimal"
     RATIO = "ratio"
     AGE = "age"
     SHARE = "share"
@@ -318,10 +319,10 @@ class Form(StrEnum):
 class Fact:
     """One thing beside the alert's own value that its summary tells, looked up for the same subject.
 
-    `BYTES` and `NUMBER` write the value, `RATIO` a percentage, `AGE` the time since a timestamp, `LABEL` what
-    `label` says on samples above 0 (`zero`: on those that are 0), `PAIRS` that and the value as a percentage.
-    Of a counter over `window_seconds`, `SHARE` writes the growth per second as a percentage and `COUNT` the
-    growth. `otherwise` stands where there is nothing.
+    `BYTES`, `NUMBER` and `DECIMAL` write the value, `RATIO` a percentage, `AGE` the time since a timestamp.
+    `LABEL` writes what `label` says on samples above 0 (`zero`: on those that are 0), `PAIRS` that and the
+    value as a percentage. Of a counter over `window_seconds`, `SHARE` writes the growth per second as a
+    percentage and `COUNT` the growth. `otherwise` stands where there is nothing.
     """
 
     name: str
@@ -342,9 +343,9 @@ class Condition:
     `summary` and `description` are templates: `{host}`, `{value}` (written as `value_form`), the subject's
     labels and the names of `facts`.
 
-    Missing data resolves an alert about capacity as little as it fires it. `keeps_state`: the last values
-    decide, while the series that it compares is absent, or one of `witnesses` where it compares several.
-    `witnesses` alone: while one is absent, what fires goes on, whatever the last values were.
+    Missing data resolves an alert about capacity as little as it fires it: while data are missing, what fires
+    and held when they were last there goes on. `witnesses` tell that they are missing; `keeps_state` alone:
+    the one series that is compared does.
     """
 
     name: str

@@ -129,7 +129,7 @@ class Thresholds:
     plan_error_ratio: Ratio = option(0.1, "difference from the engine's own figure that is told")
     exhaustion_warning_days: Days = option(7.0, "days to exhaustion below which a ticket opens")
     exhaustion_info_days: Days = option(30.0, "days to exhaustion below which it is shown")
-    exhaustion_fit_r2: Ratio = option(0.7, "share of the variance that a forecast must explain")
+    exhaustion_fit_r2: Ratio = option(0.8, "share of the variance that a forecast must explain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

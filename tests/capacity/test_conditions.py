@@ -155,7 +155,8 @@ def test_templates_name_only_what_is_known_and_every_fact_is_told(condition: Con
     facts = {fact.name for fact in condition.facts}
     told = {name for _, name, _, _ in string.Formatter().parse(condition.summary) if name}
     host = {"host"} if condition.subject.of_one_host else set()
-    assert told <= facts | host | {"value", *condition.subject.labels}
+    own = {"value", "of_deployment", *condition.subject.labels}
+    assert told <= facts | host | own
     assert told >= facts | host
     assert not [name for _, name, _, _ in string.Formatter().parse(condition.description) if name]
 

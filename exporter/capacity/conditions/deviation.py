@@ -88,8 +88,8 @@ CONDITIONS: tuple[Condition, ...] = (
         keep_firing_for_seconds=0,
         witnesses=(DEVICE_SPEAKS, PROCESSES_SPEAK),
         summary=(
-            "{deployment} holds far less on GPU {gpu} of {host} than it should: {value} off the {expected} "
-            "expected. State: {state}."
+            "{deployment} holds far less on GPU {gpu} of {host} than it should: {value} from the {expected} "
+            "that are expected. State: {state}."
         ),
         description=prose(
             """

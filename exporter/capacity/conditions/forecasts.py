@@ -27,8 +27,8 @@ def _exhausted_within(threshold: str) -> str:
 
 
 _EXHAUSTION_SUMMARY = (
-    "{resource} of {host} {deployment} will be used up in {value} days at the pace of the last two weeks: "
-    "yesterday's peak {peak}, growth {growth} a day, fit {fit}."
+    "{resource}{of_deployment} on {host} will be used up in {value} days at the pace of the last two weeks: "
+    "peak of the last day {peak}, growth {growth} a day, fit {fit}."
 )
 _EXHAUSTION_DESCRIPTION = prose(
     """
@@ -41,7 +41,7 @@ _EXHAUSTION_DESCRIPTION = prose(
 _EXHAUSTION_FACTS = (
     Fact("peak", Series("resource:deepseek_capacity_used_ratio:max1d"), Form.RATIO),
     Fact("growth", Series("resource:deepseek_capacity_growth_ratio_per_day:deriv14d"), Form.RATIO),
-    Fact("fit", Series(_FIT), Form.NUMBER),
+    Fact("fit", Series(_FIT), Form.DECIMAL),
 )
 
 CONDITIONS: tuple[Condition, ...] = (
@@ -78,7 +78,7 @@ CONDITIONS: tuple[Condition, ...] = (
         expression=FromOutside(_exhausted_within("exhaustion_warning_days")),
         for_seconds=6 * HOUR,
         keep_firing_for_seconds=24 * HOUR,
-        value_form=Form.NUMBER,
+        value_form=Form.DECIMAL,
         summary=_EXHAUSTION_SUMMARY,
         description=_EXHAUSTION_DESCRIPTION,
         facts=_EXHAUSTION_FACTS,
@@ -90,7 +90,7 @@ CONDITIONS: tuple[Condition, ...] = (
         expression=FromOutside(_exhausted_within("exhaustion_info_days")),
         for_seconds=6 * HOUR,
         keep_firing_for_seconds=24 * HOUR,
-        value_form=Form.NUMBER,
+        value_form=Form.DECIMAL,
         summary=_EXHAUSTION_SUMMARY,
         description=_EXHAUSTION_DESCRIPTION,
         facts=_EXHAUSTION_FACTS,

@@ -64,7 +64,7 @@ CONDITIONS: tuple[Condition, ...] = (
                 window_seconds=10 * MINUTE,
                 otherwise="none",
             ),
-            Fact("fit", Series("deepseek_deployment_full_length_sequences"), Form.NUMBER),
+            Fact("fit", Series("deepseek_deployment_full_length_sequences"), Form.DECIMAL),
         ),
     ),
     Condition(

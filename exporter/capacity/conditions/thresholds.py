@@ -146,9 +146,9 @@ THRESHOLDS: tuple[Threshold, ...] = (
         meaning="Exhaustion within this many days is shown.",
     ),
     Threshold(
-        # Weekly waves of load alone give less over 14 days.
+        # One step gives at most 0.754 over 14 days, 3p(1-p)·n²/(n²-1), and weekly waves give less.
         name="exhaustion_fit_r2",
-        default=0.7,
+        default=0.8,
         unit="ratio",
         meaning="A forecast counts when its line explains this share of the variance.",
     ),
