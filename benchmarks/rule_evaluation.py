@@ -33,8 +33,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "alerting"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from prometheus_process import free_port
-from stories import H200, LLAMA_8B, QWEN_7B, Story, serving, vllm
+from stories import H200, LLAMA_8B, QWEN_7B, Story, vllm
 
+from exporter.capacity.observation import Running
+from exporter.engines.telemetry.types import Telemetry
 from exporter.exposition.collect import samples
 from exporter.exposition.render import Renderer
 
@@ -54,10 +56,22 @@ def one_host() -> str:
         8,
         [vllm("a", LLAMA_8B, [0, 1, 2, 3], 0.9), vllm("b", QWEN_7B, [4, 5, 6, 7], 0.85)],
         {},
-        running={"a": replace(serving(0.6, waiting=1), tp=4), "b": replace(serving(0.3), tp=4)},
+        running={"a": engine(0.6, 1), "b": engine(0.3, 0)},
     )
     snapshot = replace(story.at(0), pool="production")
     return Renderer().render(samples(snapshot)).text.decode()
+
+
+def engine(usage: float, waiting: int) -> Running:
+    """An engine of four ranks that serves, and whose KV cache is what was expected."""
+    said = Telemetry(
+        kv_usage_ratio=usage,
+        requests_running=20,
+        requests_waiting=waiting,
+        preemptions_total=0,
+        tokens={"prompt": 10**9, "generated": 10**8},
+    )
+    return Running("vllm", tp=4, answered=True, has_answered=True, state="warm", telemetry=said)
 
 
 class Targets:
@@ -183,6 +197,7 @@ def main() -> None:
     )
     parser.add_argument("--hosts", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=6.0, help="how long to watch (default %(default)s)")
+    parser.add_argument("--slowest", type=int, default=4, help="rules named of each group (%(default)s)")
     chosen = parser.parse_args()
     text = one_host()
     now = int(time.time()) // 60 * 60
@@ -205,13 +220,13 @@ def main() -> None:
         (folder / "history.om").unlink()
         process, port = start(folder, chosen.hosts, Targets(text))
         try:
-            watch(port, chosen.minutes)
+            watch(port, chosen.minutes, chosen.slowest)
         finally:
             process.terminate()
             process.wait()
 
 
-def watch(port: int, minutes: float) -> None:
+def watch(port: int, minutes: float, slow: int) -> None:
     """Print, when the time is over, how long each group took and its slowest rules."""
     took: dict[str, dict[str, float]] = {}
     rule_took: dict[str, dict[str, float]] = {}
@@ -242,7 +257,7 @@ def watch(port: int, minutes: float) -> None:
         rules = {
             rule["name"]: median(rule_took.get(rule["name"], {"": 0.0}).values()) for rule in group["rules"]
         }
-        slowest = sorted(rules.items(), key=lambda one: -one[1])[:4]
+        slowest = sorted(rules.items(), key=lambda one: -one[1])[:slow]
         named = ", ".join(f"{name} {seconds:.2f}" for name, seconds in slowest)
         spread = f"median {median(times):5.2f} s, {min(times):5.2f} to {max(times):5.2f} of {len(times)}"
         print(f"{group['name']:20} {spread}  ({named})")

@@ -32,10 +32,7 @@ class Group:
     interval_seconds: int = 0
 
 
-_IN_POOL = (
-    "on (instance, job, gpu, uuid) group_left (pool)\n"
-    "max by (instance, job, gpu, uuid, pool) (deepseek_gpu_info)"
-)
+_IN_POOL = "on (instance, job) group_left (pool) host:deepseek_gpu_info:max"
 _HOUR = "[1h]"
 """A host that is not scraped counts as it was, so that its silence neither frees nor takes capacity."""
 
@@ -87,13 +84,14 @@ FLEET = Group(
             '  max without (bound) (deepseek_gpu_memory_headroom_bytes{bound="low"})\n'
             ")",
         ),
+        Record("host:deepseek_gpu_info:max", "max by (instance, job, pool) (deepseek_gpu_info)"),
         Record(
             "host:deepseek_gpu_memory_capacity_bytes:sum",
-            f"sum by (instance, job, pool) (\ndeepseek_gpu_memory_capacity_bytes\n* {_IN_POOL}\n)",
+            f"sum by (instance, job) (deepseek_gpu_memory_capacity_bytes)\n* {_IN_POOL}",
         ),
         Record(
             "host:deepseek_gpu_memory_committed_bytes:sum",
-            f"sum by (instance, job, pool, bound) (\ndeepseek_gpu_memory_committed_bytes\n* {_IN_POOL}\n)",
+            f"sum by (instance, job, bound) (deepseek_gpu_memory_committed_bytes)\n* {_IN_POOL}",
         ),
         Record(
             "pool:deepseek_gpu_memory_capacity_bytes:sum",
@@ -111,7 +109,7 @@ FLEET = Group(
         ),
         Record(
             "pool:deepseek_gpu_memory_headroom_bytes:min",
-            f"min by (job, pool, bound) (\ndeepseek_gpu_memory_headroom_bytes\n* {_IN_POOL}\n)",
+            f"min by (job, pool, bound) (\nhost:deepseek_gpu_memory_headroom_bytes:min\n* {_IN_POOL}\n)",
         ),
         Record(
             "fleet:deepseek_gpu_memory_headroom_bytes:min",

@@ -272,7 +272,8 @@ class _Writer:
             case Steady(series, window):
                 name, over = _selector(series), _duration(window)
                 same = f"(max_over_time({name}[{over}]) == min_over_time({name}[{over}]))"
-                return f"{same}\nand {name} offset {over}"
+                # It must be there now too: what is not told any more is not known to be as it was.
+                return f"{same}\nand {name}\nand {name} offset {over}"
         raise TypeError(f"no PromQL for {type(node).__name__}")
 
     def _all(self, parts: tuple[Expression, ...], subject: Subject) -> str:
