@@ -8,36 +8,23 @@ from __future__ import annotations
 
 import re
 import string
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
-from exporter.alerting.records import CAPACITY, GROUPS, HOST_LABELS, Record
+from exporter.alerting.promql import Writer, duration, on, over, scrape_labels, selector_of, subject_only
+from exporter.alerting.records import CAPACITY, GROUPS, Record
 from exporter.capacity.conditions import CONDITIONS
 from exporter.capacity.terms import (
     HOLD_SECONDS,
-    Above,
-    AboveSeries,
-    AgedAtLeast,
-    AgedAtMost,
     AllOf,
     AnyOf,
-    AtMost,
-    Below,
     Comparison,
     Condition,
-    EqualTo,
     Expression,
     Fact,
     Fold,
     Form,
-    FromOutside,
-    Grown,
-    Positive,
-    RateAbove,
-    Series,
-    Some,
     Steady,
     Subject,
     Unless,
@@ -45,9 +32,6 @@ from exporter.capacity.terms import (
     Within,
     Witness,
 )
-
-# Families whose value is this daemon's clock at its latest snapshot.
-_SNAPSHOT_TIME = "deepseek_exporter_snapshot_timestamp_seconds"
 
 
 class RecordingRule(TypedDict, total=False):
@@ -103,7 +87,7 @@ def rule_file(conditions: Iterable[Condition] = CONDITIONS, options: PackOptions
         rules += alerts.pop(group.name, [])
         written: RuleGroup = {"name": f"deepseek-{group.name}"}
         if group.interval_seconds:
-            written["interval"] = _duration(group.interval_seconds)
+            written["interval"] = duration(group.interval_seconds)
         written["rules"] = rules
         groups.append(written)
     return {"groups": groups}
@@ -152,8 +136,8 @@ def alerting_rule(condition: Condition, options: PackOptions) -> AlertingRule:
     return {
         "alert": condition.name,
         "expr": _holds(condition) if condition.held else expression(condition, options),
-        "for": _duration(condition.for_seconds),
-        "keep_firing_for": _duration(condition.keep_firing_for_seconds),
+        "for": duration(condition.for_seconds),
+        "keep_firing_for": duration(condition.keep_firing_for_seconds),
         "labels": {"severity": condition.severity.value},
         "annotations": {
             "summary": _sentence(condition, condition.summary),
@@ -173,18 +157,18 @@ def expression(condition: Condition, options: PackOptions) -> str:
     and the record reads itself. All of it looks at present samples only: ranges over every device would cost
     seconds.
     """
-    now = _Writer(options).of(condition.expression, condition.subject)
+    now = Writer(options.jobs).of(condition.expression, condition.subject)
     if not condition.held:
         return now
-    before = f"{_holds(condition)}\nand {_on(condition.subject)} {_firing(condition)}"
+    before = f"{_holds(condition)}\nand {on(condition.subject)} {_firing(condition)}"
     witnesses = _witnesses(condition)
-    seen = "".join(f"and {_on(one.subject)} {seen_record(one)}\n" for one in witnesses)
+    seen = "".join(f"and {on(one.subject)} {seen_record(one)}\n" for one in witnesses)
     present = " and ".join(
-        (f"{_on(one.subject)} " if number else "") + _selector(one.series)
+        (f"{on(one.subject)} " if number else "") + selector_of(one.series)
         for number, one in enumerate(witnesses)
     )
     bracketed = f"({present})" if len(witnesses) > 1 else present
-    return f"{now}\nor\n{before}\n{seen}unless {_on(witnesses[0].subject)} {bracketed}"
+    return f"{now}\nor\n{before}\n{seen}unless {on(witnesses[0].subject)} {bracketed}"
 
 
 def seen_record(witness: Witness) -> str:
@@ -218,163 +202,12 @@ def _seen_records() -> Iterable[Record]:
         for one in _witnesses(condition) if condition.held else ():
             witnesses.setdefault(seen_record(one), one)
     for name, witness in witnesses.items():
-        at = _subject_only(witness.series, f"timestamp({witness.series.family})")
+        at = subject_only(witness.series, f"timestamp({witness.series.family})")
         yield Record(name, f"{at}\nor\n({name} > time() - {HOLD_SECONDS})")
 
 
 def _firing(condition: Condition) -> str:
-    # An alert of two severities is two alerts.
-    severity = f', severity="{condition.severity}"' if condition.subject is Subject.RESOURCE else ""
-    return f'ALERTS{{alertname="{condition.name}", alertstate="firing"{severity}}}'
-
-
-@dataclass(frozen=True, slots=True)
-class _Writer:
-    """Writes expressions as PromQL."""
-
-    options: PackOptions
-
-    def of(self, node: Expression, subject: Subject) -> str:
-        """The expression, true where the condition is."""
-        match node:
-            case FromOutside(promql):
-                return string.Template(promql).substitute(jobs=self.options.jobs)
-            case Above() | Positive() | AtMost() | Below() | AboveSeries() | EqualTo():
-                return self._comparison(node, subject)
-            case AllOf(parts):
-                return self._all(parts, subject)
-            case AnyOf(parts):
-                return "\nor\n".join(self._nested(part, subject) for part in parts)
-            case Unless(base, exempt):
-                both = self._nested(base, subject), self._nested(exempt, subject)
-                return f"{both[0]}\nunless {_on(subject)}\n{both[1]}"
-            case Within(part, wider):
-                return self.of(part, wider)
-        return self._leaf(node, subject)
-
-    def _leaf(self, node: Expression, subject: Subject) -> str:
-        match node:
-            case Some(series):
-                kept = ", ".join((*HOST_LABELS, *subject.identity))
-                return f"max by ({kept}) ({self._value(series)}) > 0"
-            case RateAbove(series, threshold, window):
-                grown = _subject_only(series, f"rate({_selector(series)}[{_duration(window)}])")
-                return f"{grown}\n> {_joined()} {self._threshold(threshold)}"
-            case Grown(series, window):
-                grown = _subject_only(series, f"increase({_selector(series)}[{_duration(window)}])")
-                return f"{grown} > 0"
-            case AgedAtMost(series, threshold):
-                return f"{self._age(series)}\n<= {_joined()} {self._threshold(threshold)}"
-            case AgedAtLeast(series, threshold):
-                return f"{self._age(series)}\n> {_joined()} {self._threshold(threshold)}"
-            case WillExceed():
-                return self._will_exceed(node, subject)
-            case Steady(series, window):
-                name, over = _selector(series), _duration(window)
-                same = f"(max_over_time({name}[{over}]) == min_over_time({name}[{over}]))"
-                # It must be there now too: what is not told any more is not known to be as it was.
-                return f"{same}\nand {name}\nand {name} offset {over}"
-        raise TypeError(f"no PromQL for {type(node).__name__}")
-
-    def _all(self, parts: tuple[Expression, ...], subject: Subject) -> str:
-        text = self._nested(parts[0], subject)
-        for part in parts[1:]:
-            wider = part.subject if isinstance(part, Within) else subject
-            text += f"\nand {_on(wider)}\n{self._nested(part, wider)}"
-        return text
-
-    def _nested(self, node: Expression, subject: Subject) -> str:
-        if isinstance(node, Within):
-            return self._nested(node.part, node.subject)
-        text = self.of(node, subject)
-        return _bracketed(text) if isinstance(node, AllOf | AnyOf | Unless | WillExceed | Steady) else text
-
-    def _comparison(self, node: Comparison, subject: Subject) -> str:
-        observed = _subject_only(node.series, self._value(node.series))
-        match node:
-            case EqualTo(_, value):
-                return f"{observed} == {value}"
-            case Positive():
-                return f"{observed} > 0"
-            case Above(_, threshold):
-                return f"{observed}\n> {_joined()} {self._threshold(threshold)}"
-            case AtMost(_, threshold):
-                return f"{observed}\n<= {_joined()} {self._threshold(threshold)}"
-            case Below(_, threshold, negative):
-                limit = self._threshold(threshold)
-                return f"{observed}\n< {_joined()} {f'(-{limit})' if negative else limit}"
-            case AboveSeries(_, limit_series):
-                limit = _subject_only(limit_series, self._value(limit_series))
-                return f"{observed}\n> {_on(subject)} group_left () {limit}"
-
-    def _will_exceed(self, node: WillExceed, subject: Subject) -> str:
-        name, limit = _selector(node.series), _selector(node.limit)
-        same = _on(subject)
-        lines = [
-            f"predict_linear({name}[{_duration(window)}], {node.ahead_seconds})"
-            f"\n> {same} group_left () {limit}"
-            for window in node.windows_seconds
-        ]
-        rise = f"{name} - {name} offset {_duration(node.windows_seconds[0])}"
-        lines.append(f"({rise} > {_joined()} {self._threshold(node.least_growth)})")
-        return f"\nand {same}\n".join(lines)
-
-    def _value(self, series: Series) -> str:
-        value = _selector(series)
-        if series.lately_seconds:
-            value = f"max_over_time({value}[{_duration(series.lately_seconds)}])"
-        return f"abs({value})" if series.absolute else value
-
-    def _threshold(self, name: str) -> str:
-        return f'deepseek_threshold{{name="{name}"}}'
-
-    def _age(self, series: Series) -> str:
-        at = _subject_only(series, _selector(series))
-        return _bracketed(f"{_SNAPSHOT_TIME}\n- on ({', '.join(HOST_LABELS)}) group_right ()\n{at}")
-
-
-def _bracketed(promql: str) -> str:
-    return f"(\n{textwrap.indent(promql, '  ')}\n)"
-
-
-def _over(window: str, selector: str) -> str:
-    return f"last_over_time({selector}[{window}])" if window else selector
-
-
-def _subject_only(series: Series, promql: str) -> str:
-    # The labels that chose the samples are no part of the subject: `bound` must not split an alert.
-    folded = series.aside and not series.recorded
-    return f"{series.fold} without ({', '.join(series.aside)}) ({promql})" if folded else promql
-
-
-def _selector(series: Series, more: Iterable[str] = ()) -> str:
-    if series.recorded:
-        return series.recorded
-    matchers = [
-        *(f'{name}="{value}"' for name, value in series.labels),
-        *(f'{name}=~"{"|".join(values)}"' for name, values in series.choices),
-        *(f"{name}=%q" for name in more),
-    ]
-    return f"{series.family}{{{', '.join(matchers)}}}" if matchers else series.family
-
-
-def _joined() -> str:
-    return f"on ({', '.join(HOST_LABELS)}) group_left ()"
-
-
-def _on(subject: Subject) -> str:
-    return f"on ({', '.join((*_scrape_labels(subject), *subject.identity))})"
-
-
-def _scrape_labels(subject: Subject) -> tuple[str, ...]:
-    """The scraper's labels that a subject has: those of one host, or the job of all."""
-    return HOST_LABELS if subject.of_one_host else ("job",)
-
-
-def _duration(seconds: int) -> str:
-    if seconds >= 7200 and seconds % 3600 == 0:
-        return f"{seconds // 3600}h"
-    return f"{seconds // 60}m" if seconds % 60 == 0 else f"{seconds}s"
+    return f'ALERTS{{alertname="{condition.name}", alertstate="firing"}}'
 
 
 _HOLD = f"{HOLD_SECONDS // 3600}h"
@@ -408,8 +241,8 @@ _UNIT = {Form.BYTES: "B", Form.AGE: " ago"}
 
 def _looked_up(fact: Fact, condition: Condition) -> str:
     subject = fact.about or condition.subject
-    of_subject = (*_scrape_labels(subject), *subject.labels)
-    selector = _selector(fact.series, of_subject)
+    of_subject = (*scrape_labels(subject), *subject.labels)
+    selector = selector_of(fact.series, of_subject)
     values = " ".join(f"$labels.{label}" for label in of_subject)
     found = f"printf `{_query(fact, selector, condition)}` {values} | query"
     if fact.form in (Form.LABEL, Form.PAIRS):
@@ -426,7 +259,7 @@ def _looked_up(fact: Fact, condition: Condition) -> str:
 
 def _query(fact: Fact, selector: str, condition: Condition) -> str:
     """PromQL whose first sample, or whose samples, tell the fact."""
-    window = _duration(fact.window_seconds)
+    window = duration(fact.window_seconds)
     match fact.form:
         case Form.AGE:
             return f"time() - {selector}"
@@ -440,9 +273,9 @@ def _query(fact: Fact, selector: str, condition: Condition) -> str:
             return f"count by ({fact.label}) ({selector} == 0)"
         case Form.LABEL:
             lately = fact.series.lately_seconds
-            chosen = f"max_over_time({selector}[{_duration(lately)}])" if lately else selector
+            chosen = f"max_over_time({selector}[{duration(lately)}])" if lately else selector
             return f"count by ({fact.label}) ({chosen} > 0)"
-    value = _over(_HOLD if condition.held else "", selector)
+    value = over(_HOLD if condition.held else "", selector)
     return f"sum({value})" if fact.series.fold is Fold.SUM else value
 
 

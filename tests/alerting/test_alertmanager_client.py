@@ -133,6 +133,9 @@ def test_one_that_never_answers_is_given_up_in_time() -> None:
 def test_an_endless_answer_is_cut() -> None:
     with Webhook(answer=b"x" * 2**20) as receiver:
         client(receiver.url).post(b"[]")
+        with pytest.raises(NotSent, match="is no Alertmanager"):
+            client(receiver.url).version()
+    assert len(receiver.received) == 2
 
 
 @pytest.mark.parametrize("text", ["", "two\nlines", "bell\x07"])
