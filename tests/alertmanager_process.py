@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
 from debian_tools import found
 from prometheus_process import free_port
+from running_server import RunningServer
 
 EXAMPLE = Path(__file__).parents[1] / "rules" / "alertmanager.example.yml"
 START_SECONDS = 20.0
 
 
-class RunningAlertmanager:
+class RunningAlertmanager(RunningServer):
     """Routes and inhibits as the shipped example does, at once, with every receiver at `webhook_url`/NAME."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self.process = process
-        self.port = port
-        self._log = log
+        super().__init__(process, port, log)
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     @classmethod
@@ -55,14 +51,6 @@ class RunningAlertmanager:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> RunningAlertmanager:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def alerts(self) -> list[dict[str, Any]] | None:
         """The alerts that are active now; None while it does not answer."""
         try:
@@ -74,22 +62,6 @@ class RunningAlertmanager:
 
     def names(self) -> set[str]:
         return {alert["labels"]["alertname"] for alert in self.alerts() or ()}
-
-    def wait_until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
-        """Ask again and again; AssertionError with the end of its log when it takes too long."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.process.poll() is None, self._log.read_text()[-3000:]
-            assert time.monotonic() < deadline, f"not within {seconds} s\n{self._log.read_text()[-1500:]}"
-            time.sleep(0.1)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 def quick(webhook_url: str) -> dict[str, Any]:

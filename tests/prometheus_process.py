@@ -6,27 +6,20 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
+from running_server import RunningServer
 
 RULES = Path(__file__).parents[1] / "rules" / "deepseek.rules.yml"
 START_SECONDS = 30.0
 
 
-class RunningPrometheus:
+class RunningPrometheus(RunningServer):
     """Scrapes and evaluates every second; alerts fire after one second instead of minutes."""
-
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self.process = process
-        self.port = port
-        self._log = log
 
     @classmethod
     def start(cls, directory: Path, *targets: str, alertmanager: str | None = None) -> RunningPrometheus:
@@ -63,14 +56,6 @@ class RunningPrometheus:
             raise
         return server
 
-    def __enter__(self) -> RunningPrometheus:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def query(self, promql: str) -> list[dict[str, Any]]:
         """The instant vector of a query."""
         url = f"http://127.0.0.1:{self.port}/api/v1/query?" + urllib.parse.urlencode({"query": promql})
@@ -92,22 +77,6 @@ class RunningPrometheus:
         """Names of the alerts that fire now, without the dead man's switch."""
         alerts = self.query('ALERTS{alertstate="firing",alertname!="DeepSeekWatchdog"}')
         return {alert["metric"]["alertname"] for alert in alerts}
-
-    def wait_until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
-        """Ask again and again; AssertionError with the end of the server's log when it takes too long."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.process.poll() is None, self._log.read_text()[-3000:]
-            assert time.monotonic() < deadline, f"not within {seconds} s\n{self._log.read_text()[-1500:]}"
-            time.sleep(0.1)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 def quick(rules: dict[str, Any]) -> dict[str, Any]:
