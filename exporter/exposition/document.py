@@ -13,7 +13,7 @@ from exporter.exposition.families import SECTIONS, Family
 _INTRODUCTION = """\
 # Metrics
 
-Generated from `exporter/exposition/families.py`; change it there, then type
+Generated from `exporter/exposition/families/`; change it there, then type
 
 ```sh
 python -m exporter.exposition.document > docs/METRICS.md

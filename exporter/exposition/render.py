@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from exporter.exposition.collect import Sample
-from exporter.exposition.families import FAMILIES, SERIES, SERIES_DROPPED, Family, Kind
+from exporter.exposition.families import FAMILIES, Family, Kind
+from exporter.exposition.families.itself import SERIES, SERIES_DROPPED
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"

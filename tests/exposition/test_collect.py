@@ -7,9 +7,8 @@ import dataclasses
 from fixed_snapshot import EMPTY, FULL, NOW_SECONDS, UUIDS, identity
 
 from exporter.capacity.assessment import Bounds, Commitment
-from exporter.exposition import families as f
 from exporter.exposition.collect import Sample, samples
-from exporter.exposition.families import FAMILIES, Family
+from exporter.exposition.families import FAMILIES, Family, capacity, deployments, devices, host, itself
 from exporter.hardware.gpu import Gpu, GpuReading, GpuState
 from exporter.hardware.host import HostReading
 from exporter.snapshot import Snapshot, Source
@@ -24,63 +23,69 @@ def of(snapshot: Snapshot, family: Family) -> list[Sample]:
 
 
 def test_every_family_of_the_table_has_samples() -> None:
-    made_by_the_renderer = {f.SERIES, f.SERIES_DROPPED}
-    assert set(FAMILIES) - families_of(FULL) == made_by_the_renderer | {f.DEMO_INFO}
+    made_by_the_renderer = {itself.SERIES, itself.SERIES_DROPPED}
+    assert set(FAMILIES) - families_of(FULL) == made_by_the_renderer | {itself.DEMO_INFO}
 
 
 def test_a_host_that_is_played_says_so() -> None:
     played = dataclasses.replace(FULL, demo="8xh200-r1")
-    assert of(played, f.DEMO_INFO) == [(f.DEMO_INFO, ("8xh200-r1",), 1)]
+    assert of(played, itself.DEMO_INFO) == [(itself.DEMO_INFO, ("8xh200-r1",), 1)]
 
 
 def test_a_host_that_tells_nothing_has_only_series_about_the_exporter() -> None:
     assert families_of(EMPTY) == {
-        f.GPUS_EXPECTED,
-        f.BUILD_INFO,
-        f.WORKERS_STUCK,
-        f.SNAPSHOT_TIME,
-        f.SNAPSHOT_DURATION,
-        f.RELOAD_SUCCESSFUL,
-        f.RELOAD_TIME,
-        f.CLOCK_STEPS,
+        devices.GPUS_EXPECTED,
+        itself.BUILD_INFO,
+        itself.WORKERS_STUCK,
+        itself.SNAPSHOT_TIME,
+        itself.SNAPSHOT_DURATION,
+        itself.RELOAD_SUCCESSFUL,
+        itself.RELOAD_TIME,
+        itself.CLOCK_STEPS,
     }
 
 
 def test_a_device_that_gives_no_value_is_up_and_has_no_values() -> None:
     silent = dataclasses.replace(EMPTY, gpus=(Gpu(identity(0), GpuState.UP, reading=GpuReading()),))
-    assert families_of(silent) - families_of(EMPTY) == {f.GPU_INFO, f.GPU_UP, f.GPU_STATE}
+    assert families_of(silent) - families_of(EMPTY) == {devices.GPU_INFO, devices.GPU_UP, devices.GPU_STATE}
 
 
 def test_a_host_of_which_only_the_size_is_known_has_only_that() -> None:
     small = dataclasses.replace(EMPTY, host=HostReading(2**30, 2**29))
-    assert families_of(small) - families_of(EMPTY) == {f.HOST_TOTAL, f.HOST_AVAILABLE}
+    assert families_of(small) - families_of(EMPTY) == {host.HOST_TOTAL, host.HOST_AVAILABLE}
 
 
 def test_a_lost_device_keeps_its_identity_and_loses_its_values() -> None:
     of_lost = {family: value for family, labels, value in samples(FULL) if UUIDS[1] in labels}
-    expectations = {f.EXPECTED_GPU}
-    assert of_lost.keys() - expectations == {f.GPU_INFO, f.GPU_UP, f.GPU_STATE, f.GPU_XID, f.GPU_XID_LAST}
-    assert of_lost[f.GPU_UP] == 0
+    expectations = {deployments.EXPECTED_GPU}
+    assert of_lost.keys() - expectations == {
+        devices.GPU_INFO,
+        devices.GPU_UP,
+        devices.GPU_STATE,
+        devices.GPU_XID,
+        devices.GPU_XID_LAST,
+    }
+    assert of_lost[devices.GPU_UP] == 0
 
 
 def test_the_state_stands_in_a_label_of_its_own_series() -> None:
-    states = {labels[1]: labels[2] for _, labels, _ in of(FULL, f.GPU_STATE)}
+    states = {labels[1]: labels[2] for _, labels, _ in of(FULL, devices.GPU_STATE)}
     assert states == {UUIDS[0]: "up", UUIDS[1]: "lost"}
 
 
 def test_holders_sum_to_the_used_memory_of_their_device() -> None:
-    (used,) = of(FULL, f.GPU_MEMORY_USED)
-    assert sum(value for _, _, value in of(FULL, f.GPU_MEMORY_HELD)) == used[2]
+    (used,) = of(FULL, devices.GPU_MEMORY_USED)
+    assert sum(value for _, _, value in of(FULL, devices.GPU_MEMORY_HELD)) == used[2]
 
 
 def test_headroom_and_overcommit_belong_to_their_bound() -> None:
     over = Commitment(capacity=100, committed=Bounds(90, 120))
     snapshot = dataclasses.replace(EMPTY, assessment=dataclasses.replace(EMPTY.assessment, host=over))
-    assert {labels[0]: value for _, labels, value in of(snapshot, f.HOST_HEADROOM)} == {
+    assert {labels[0]: value for _, labels, value in of(snapshot, capacity.HOST_HEADROOM)} == {
         "low": 10,
         "high": -20,
     }
-    assert {labels[0]: value for _, labels, value in of(snapshot, f.HOST_OVERCOMMIT)} == {
+    assert {labels[0]: value for _, labels, value in of(snapshot, capacity.HOST_OVERCOMMIT)} == {
         "low": 0.9,
         "high": 1.2,
     }
@@ -89,21 +94,26 @@ def test_headroom_and_overcommit_belong_to_their_bound() -> None:
 def test_nothing_is_divided_by_a_capacity_of_zero() -> None:
     nothing = Commitment(capacity=0, committed=Bounds(1, 1))
     snapshot = dataclasses.replace(EMPTY, assessment=dataclasses.replace(EMPTY.assessment, host=nothing))
-    assert of(snapshot, f.HOST_OVERCOMMIT) == []
-    assert len(of(snapshot, f.HOST_HEADROOM)) == 2
+    assert of(snapshot, capacity.HOST_OVERCOMMIT) == []
+    assert len(of(snapshot, capacity.HOST_HEADROOM)) == 2
 
 
 def test_a_deployment_without_expectation_is_there_with_what_was_declared() -> None:
     here = {family for family, labels, _ in samples(FULL) if labels[:1] == ("v9",)}
-    assert here == {f.DEPLOYMENT_INFO, f.DEPLOYMENT_STATE, f.MAX_CONTEXT, f.MAX_SEQUENCES}
+    assert here == {
+        deployments.DEPLOYMENT_INFO,
+        deployments.DEPLOYMENT_STATE,
+        deployments.MAX_CONTEXT,
+        deployments.MAX_SEQUENCES,
+    }
 
 
 def test_a_source_that_never_answered_has_no_time_of_success() -> None:
     silent = Source("nvml", "library_not_found", False, None, 0.1)
     snapshot = dataclasses.replace(EMPTY, sources=(silent,))
-    assert of(snapshot, f.SOURCE_LAST) == []
-    assert [value for _, _, value in of(snapshot, f.SOURCE_UP)] == [0]
+    assert of(snapshot, itself.SOURCE_LAST) == []
+    assert [value for _, _, value in of(snapshot, itself.SOURCE_UP)] == [0]
 
 
 def test_times_are_unix_seconds() -> None:
-    assert [value for _, _, value in of(FULL, f.SNAPSHOT_TIME)] == [NOW_SECONDS]
+    assert [value for _, _, value in of(FULL, itself.SNAPSHOT_TIME)] == [NOW_SECONDS]

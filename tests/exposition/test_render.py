@@ -19,9 +19,9 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.exposition import collect, families
 from exporter.exposition.collect import Sample, samples
-from exporter.exposition.families import FAMILIES, Kind
+from exporter.exposition.collect import itself as about_itself
+from exporter.exposition.families import FAMILIES, Kind, host, itself
 from exporter.exposition.render import (
     MAX_LABEL_CHARACTERS,
     MAX_SERIES_PER_FAMILY,
@@ -80,7 +80,7 @@ def expected_series(given_samples: list[Sample]) -> dict[Series, float]:
 
 
 def without_own_count(series: dict[Series, float]) -> dict[Series, float]:
-    return {key: value for key, value in series.items() if key[0] != families.SERIES.name}
+    return {key: value for key, value in series.items() if key[0] != itself.SERIES.name}
 
 
 texts = st.text(max_size=40) | st.text(alphabet='\\"\n\r\t\0 {}=,#é\u2028\ud800', max_size=12)
@@ -96,7 +96,7 @@ numbers = {
 def any_samples(draw: st.DrawFn) -> list[Sample]:
     found: list[Sample] = []
     for family in draw(st.lists(st.sampled_from(FAMILIES), max_size=6, unique=True)):
-        if family not in (families.SERIES, families.SERIES_DROPPED):
+        if family not in (itself.SERIES, itself.SERIES_DROPPED):
             rows = draw(st.lists(st.tuples(*[texts] * len(family.labels)), max_size=4, unique=True))
             found += [(family, labels, draw(numbers[family.kind])) for labels in rows]
     return found
@@ -152,8 +152,8 @@ class TestRoundTrip:
 class TestValues:
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
     def test_what_is_not_a_finite_number_is_not_known(self, value: float) -> None:
-        exposition = Renderer().render([(families.HOST_TOTAL, (), value), (families.HOST_AVAILABLE, (), 1)])
-        assert without_own_count(text_series(exposition)) == {(families.HOST_AVAILABLE.name, frozenset()): 1}
+        exposition = Renderer().render([(host.HOST_TOTAL, (), value), (host.HOST_AVAILABLE, (), 1)])
+        assert without_own_count(text_series(exposition)) == {(host.HOST_AVAILABLE.name, frozenset()): 1}
 
     @pytest.mark.parametrize(
         ("value", "text"),
@@ -169,17 +169,17 @@ class TestValues:
         ],
     )
     def test_numbers_are_written_exactly_and_short(self, value: float, text: str) -> None:
-        exposition = Renderer().render([(families.HOST_TOTAL, (), value)])
-        assert f"\n{families.HOST_TOTAL.name} {text}\n" in exposition.text.decode()
+        exposition = Renderer().render([(host.HOST_TOTAL, (), value)])
+        assert f"\n{host.HOST_TOTAL.name} {text}\n" in exposition.text.decode()
 
     def test_control_characters_become_spaces_and_long_labels_are_cut(self) -> None:
         assert clean("a\nb\0c\ud800d") == "a b c d"
         assert clean("x" * 10_000) == "x" * MAX_LABEL_CHARACTERS
 
     def test_two_labels_that_become_alike_are_one_series(self) -> None:
-        rows: list[Sample] = [(families.HOST_NUMA_FREE, (node,), 5) for node in ("a\n", "a\r", "a ")]
+        rows: list[Sample] = [(host.HOST_NUMA_FREE, (node,), 5) for node in ("a\n", "a\r", "a ")]
         lines = [line for line in Renderer().render(rows).text.decode().splitlines() if 'node="a ' in line]
-        assert lines == [f'{families.HOST_NUMA_FREE.name}{{node="a "}} 5']
+        assert lines == [f'{host.HOST_NUMA_FREE.name}{{node="a "}} 5']
 
 
 class TestCounts:
@@ -188,18 +188,18 @@ class TestCounts:
             exposition = Renderer().render(samples(snapshot))
             found = text_series(exposition)
             assert exposition.series == len(found)
-            assert found[families.SERIES.name, frozenset()] == len(found)
+            assert found[itself.SERIES.name, frozenset()] == len(found)
 
     def test_a_family_beyond_its_cap_loses_the_rest_and_says_how_many(self) -> None:
-        name = families.HOST_NUMA_FREE.name
+        name = host.HOST_NUMA_FREE.name
         rows: list[Sample] = [
-            (families.HOST_NUMA_FREE, (str(node),), 1) for node in range(MAX_SERIES_PER_FAMILY + 7)
+            (host.HOST_NUMA_FREE, (str(node),), 1) for node in range(MAX_SERIES_PER_FAMILY + 7)
         ]
         renderer = Renderer()
-        found = text_series(renderer.render([*rows, (families.HOST_TOTAL, (), 1)]))
+        found = text_series(renderer.render([*rows, (host.HOST_TOTAL, (), 1)]))
         assert sum(key[0] == name for key in found) == MAX_SERIES_PER_FAMILY
-        assert found[families.HOST_TOTAL.name, frozenset()] == 1
-        dropped = (families.SERIES_DROPPED.name, frozenset({("family", name)}))
+        assert found[host.HOST_TOTAL.name, frozenset()] == 1
+        dropped = (itself.SERIES_DROPPED.name, frozenset({("family", name)}))
         assert found[dropped] == 7
         assert text_series(renderer.render(rows))[dropped] == 14
 
@@ -211,8 +211,8 @@ class TestGolden:
     def test_the_full_snapshot_looks_as_recorded(
         self, name: str, shape: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(collect, "__version__", "0.0.0")
-        monkeypatch.setattr(collect, "__revision__", "golden")
+        monkeypatch.setattr(about_itself, "__version__", "0.0.0")
+        monkeypatch.setattr(about_itself, "__revision__", "golden")
         monkeypatch.setattr(platform, "python_version", lambda: "3.x")
         written = getattr(Renderer().render(samples(FULL)), shape).decode()
         lines = ours(written)
