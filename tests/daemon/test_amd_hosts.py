@@ -1,17 +1,16 @@
 """Whole hosts with AMD GPUs, from their files to the exposition, read and rendered as the daemon does.
 
-UPDATE_GOLDEN=1 writes the recorded expositions anew. Hosts and their sources: tests/amd_tree.py.
+Hosts and their sources: tests/amd_tree.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import recorded_exposition
 from amd_tree import (
     MI300X_ADDRESSES,
     STRIX,
@@ -23,8 +22,8 @@ from amd_tree import (
     mi300x,
     strix_halo,
 )
+from recorded_exposition import assert_as_recorded
 
-from exporter.daemon.poller import Poller
 from exporter.exposition.collect import samples
 from exporter.exposition.render import Renderer
 from exporter.hardware.gpu import GpuIdentity, GpuState
@@ -33,8 +32,6 @@ from exporter.settings.options import Amd, Deployment, Host, Match, Nvml, Settin
 from exporter.snapshot import Snapshot, Source
 
 GOLDEN = Path(__file__).parent / "golden"
-LEFT_OUT = re.compile(r"^#|_seconds\b|_build_info|_threshold\b|_total\{source|^process_|^python_")
-"""Times, versions, what the process says of itself, and what does not depend on the host."""
 
 
 def settings(made: AmdHost, **more: object) -> Settings:
@@ -48,19 +45,7 @@ def settings(made: AmdHost, **more: object) -> Settings:
 def poll(made: AmdHost, inventory: Inventory | None = None, **more: object) -> Snapshot:
     """One poll, as soon as the worker has started."""
 
-    async def main() -> Snapshot:
-        poller = Poller(settings(made, **more), inventory or Inventory(None))
-        try:
-            await poller.scan_processes()
-            snapshot = await poller.poll()
-            async with asyncio.timeout(15):
-                while any(source.state == "initialising" for source in snapshot.sources):
-                    snapshot = await poller.poll()
-            return snapshot
-        finally:
-            await poller.close()
-
-    return asyncio.run(main())
+    return recorded_exposition.poll(settings(made, **more), inventory)
 
 
 def source(snapshot: Snapshot, name: str) -> Source | None:
@@ -69,14 +54,7 @@ def source(snapshot: Snapshot, name: str) -> Source | None:
 
 @pytest.mark.parametrize("make", [eight_mi300x, mi250, strix_halo], ids=lambda make: make.__name__)
 def test_a_host_s_exposition_is_as_recorded(tmp_path: Path, make: Callable[[Path], AmdHost]) -> None:
-    snapshot = poll(make(tmp_path))
-    text = Renderer().render(samples(snapshot)).text.decode()
-    lines = [line for line in text.splitlines() if not LEFT_OUT.search(line)]
-    path = GOLDEN / f"{make.__name__}.prom"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert lines == path.read_text(encoding="utf-8").splitlines()
+    assert_as_recorded(poll(make(tmp_path)), GOLDEN / f"{make.__name__}.prom")
 
 
 def test_a_host_without_amd_does_not_speak_of_it(tmp_path: Path) -> None:
