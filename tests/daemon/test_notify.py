@@ -52,7 +52,7 @@ def test_without_a_service_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPat
     ("microseconds", "pid", "expected"),
     [
         ("60000000", None, 20.0),
-        ("60000000", str(os.getpid()), 20.0),
+        pytest.param("60000000", str(os.getpid()), 20.0, id="60000000-ours-20.0"),
         ("60000000", "1", None),
         ("", None, None),
         ("0", None, None),
