@@ -76,6 +76,21 @@ class Offload:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """How the ranks of several nodes reach each other. All of it is compared with what this host has, and
+    none of it is ever shown.
+
+    ``interfaces`` and ``devices`` are lists as NCCL reads them (NCCL_SOCKET_IFNAME, NCCL_IB_HCA); ``rdma``
+    False: NCCL_IB_DISABLE. ``rendezvous`` is the address at which the ranks meet.
+    """
+
+    interfaces: str | None = None
+    devices: str | None = None
+    rdma: bool | None = None
+    rendezvous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One process, read by allow-list. Names and meanings are those of the command contract.
 
@@ -84,7 +99,9 @@ class Launch:
     stated); ``kv_pool_tokens`` the stated size of a KV pool. ``sleep_idle_seconds``: llama.cpp
     unloads the model after that long without a request. ``ep_enabled`` is vLLM's switch, where ``ep`` follows
     from the other sizes. ``gpus`` counts all nodes. ``problems`` name settings that are on the line
-    but cannot be right; ``notes`` say what was derived or left aside.
+    but cannot be right; ``notes`` say what was derived or left aside. ``dp_local`` are the replicas of this
+    node, ``dp_rank`` is its first one; ``all_to_all`` is what carries tokens to experts, ``disaggregation``
+    "prefill" or "decode".
     """
 
     role: Role
@@ -132,6 +149,11 @@ class Launch:
     redundant_experts: int | None = None
     chunked_prefill: int | None = None
     fp4_indexer: bool | None = None
+    dp_local: int | None = None
+    dp_rank: int | None = None
+    all_to_all: str | None = None
+    disaggregation: str | None = None
+    link: Link | None = None
     host: str | None = None
     port: int | None = None
     notes: tuple[str, ...] = ()
