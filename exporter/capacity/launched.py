@@ -75,6 +75,9 @@ def spec_of(launch: Launch, name: str) -> DeploymentSpec | None:
         # SGLang counts --hicache-size in 10^9 bytes (mem_cache/memory_pool_host.py).
         hicache_bytes=None if not offload.hicache_size_gb else int(offload.hicache_size_gb * 10**9),
         experts_on_gpu=offload.kt_num_gpu_experts,
+        nodes=launch.node[1],
+        all_to_all=launch.all_to_all,
+        disaggregation=launch.disaggregation,
     )
 
 

@@ -159,6 +159,15 @@ class Launch:
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
+    @property
+    def node(self) -> tuple[int, int]:
+        """(number of this node, of how many): as said, else by the replicas that are here of all (vLLM)."""
+        if self.nodes is not None:
+            return self.node_rank or 0, self.nodes
+        if self.dp and self.dp_local and self.dp % self.dp_local == 0:
+            return (self.dp_rank or 0) // self.dp_local, self.dp // self.dp_local
+        return 0, 1
+
 
 Plain = str | int | float | bool | list[str] | Mapping[str, "Plain"]
 """A JSON value of the answer."""
