@@ -8,19 +8,26 @@ from typing import TYPE_CHECKING
 
 from exporter.capacity.links import Carrier, choose
 from exporter.hardware.network import NetworkReading
+from exporter.hardware.network_rates import WINDOW_SECONDS
 from exporter.hardware.network_source import NetworkSource
 from exporter.settings.options import Network
 
 if TYPE_CHECKING:
     from exporter.engines.launch import Link
 
+LEAST_WINDOW_SECONDS = 10.0
+
 
 class LinkWatch:
     """One per daemon."""
 
-    def __init__(self, settings: Network, sys_path: Path, proc_path: Path) -> None:
+    def __init__(
+        self, settings: Network, sys_path: Path, proc_path: Path, *, time_scale: float = 1.0
+    ) -> None:
+        """``time_scale`` shortens what rates are averaged over, as it shortens what alerts wait for."""
         self.settings = settings
-        self.source = NetworkSource(sys_path, proc_path)
+        window = max(LEAST_WINDOW_SECONDS, WINDOW_SECONDS * time_scale)
+        self.source = NetworkSource(sys_path, proc_path, window_seconds=window)
         self._carriers: dict[str, Carrier] = {}
 
     async def read(self) -> NetworkReading | None:

@@ -64,7 +64,12 @@ class Poller:
             settings.host.sys_path,
             cgroup_limit=settings.host.cgroup_limit == "auto",
         )
-        self.links = LinkWatch(settings.network, settings.host.sys_path, settings.host.proc_path)
+        self.links = LinkWatch(
+            settings.network,
+            settings.host.sys_path,
+            settings.host.proc_path,
+            time_scale=settings.alerting.time_scale,
+        )
         self.engines = EngineWatch(settings.host.proc_path)
         self._shapes: dict[int, tuple[str, DeviceShape]] = {}
         self._declared: tuple[Declared, ...] = ()

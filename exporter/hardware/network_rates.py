@@ -10,6 +10,7 @@ from typing import NamedTuple
 from exporter.hardware.network import Interface, NetworkReading
 
 WINDOW_SECONDS = 60.0
+"""Over which a rate is the average: longer than bursts, shorter than any alert waits."""
 LEAST_SECONDS = 1.0
 """Two readings that lie closer tell more of the clock than of the link."""
 
@@ -20,9 +21,10 @@ class _Point(NamedTuple):
 
 
 class Rates:
-    """The last minute of every interface, on monotonic time."""
+    """The last minute (`window_seconds`) of every interface, on monotonic time."""
 
-    def __init__(self) -> None:
+    def __init__(self, window_seconds: float = WINDOW_SECONDS) -> None:
+        self._window = window_seconds
         self._points: dict[str, deque[_Point]] = {}
 
     def add(self, reading: NetworkReading, at: float) -> NetworkReading:
@@ -36,7 +38,7 @@ class Rates:
         if not points or at - points[-1].at >= LEAST_SECONDS:
             points.append(_Point(at, one.bytes_total))
         # One point beyond the window stays, so that the whole of it is known.
-        while len(points) > 2 and points[1].at <= at - WINDOW_SECONDS:
+        while len(points) > 2 and points[1].at <= at - self._window:
             points.popleft()
         rates = {}
         for direction in one.bytes_total:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from exporter.hardware.network import NetworkFiles, NetworkReading, NetworkUnreadable, Route
-from exporter.hardware.network_rates import Rates
+from exporter.hardware.network_rates import WINDOW_SECONDS, Rates
 
 LOOK_SECONDS = 30.0
 """How often interfaces, speeds and routes are looked up; in between, when one goes up or down."""
@@ -23,11 +23,11 @@ WAIT_SECONDS = 0.25
 class NetworkSource:
     """One per daemon. ``state`` is "up", or why there is no reading."""
 
-    def __init__(self, sys_path: Path, proc_path: Path) -> None:
+    def __init__(self, sys_path: Path, proc_path: Path, *, window_seconds: float = WINDOW_SECONDS) -> None:
         self.state = "up"
         self.seconds = 0.0
         self._files = NetworkFiles(str(sys_path), str(proc_path))
-        self._rates = Rates()
+        self._rates = Rates(window_seconds)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
         self._reading: asyncio.Future[tuple[float, NetworkReading]] | None = None
         self._looked_at = float("-inf")
