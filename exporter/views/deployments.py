@@ -137,7 +137,8 @@ def _comparison(status: Plain, plain: Plain, names: dict[str, str]) -> tuple[str
     uuid = max(off or deviations, key=lambda one: abs(deviations[one]["size_bytes"]))
     difference = deviations[uuid]["size_bytes"]
     where = names.get(uuid, "a device")
-    devices = {at for at, _ in ranks(status)}
+    # Of ranks on other nodes nothing is known here, and nothing is missed.
+    devices = declared["device_indices"] or {at for at, _ in ranks(status)}
     known = f" on {len(deviations)} of {len(devices)} GPUs" if len(deviations) < len(devices) else ""
     if not off:
         if abs(difference) < GIB // 20:
