@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from exporter.capacity.launched import spec_of
 from exporter.engines.launch import Launch, Link, deployment_of, read_command, read_launch
 
 VLLM = ["vllm", "serve", "deepseek-ai/DeepSeek-R1"]
@@ -82,3 +83,10 @@ def test_none_of_it_is_in_the_answer() -> None:
     said = vllm("--master-addr", "10.99.98.97", NCCL_SOCKET_IFNAME="canary0", NCCL_IB_HCA="canary_1")
     shown = json.dumps(deployment_of(said))
     assert "10.99.98.97" not in shown and "canary" not in shown
+
+
+def test_ranks_of_a_kind_that_is_not_known_leave_the_nodes_unknown() -> None:
+    plain = spec_of(vllm("-tp", "8", "--nnodes", "2", "-pp", "2"), "x")
+    contexts = spec_of(vllm("-tp", "8", "--nnodes", "2", "-pcp", "2"), "x")
+    assert plain is not None and contexts is not None
+    assert (plain.nodes, contexts.nodes) == (2, 1)
