@@ -15,6 +15,7 @@ from board import (
     over_threshold,
     to_board,
 )
+from links import links
 from panels import (
     NO_WANTED,
     NONE_WANTED,
@@ -354,5 +355,14 @@ def deployment() -> dict[str, object]:
         "deployment",
         "Expected against observed memory, KV cache, requests and tokens of deployments, across their nodes.",
         (JOBS, HOSTS, DEPLOYMENTS),
-        (*stats(), what_runs(), Row("Memory"), *memory(), Row("Serving"), *serving()),
+        (
+            *stats(),
+            what_runs(),
+            Row("Memory"),
+            *memory(),
+            Row("Serving"),
+            *serving(),
+            Row("Links between nodes"),
+            *links(),
+        ),
     )

@@ -14,6 +14,7 @@ from exporter.capacity.observation import Declared, Running
 from exporter.footprint.result import Footprint
 from exporter.hardware.gpu import Gpu, GpuReading
 from exporter.hardware.host import HostReading
+from exporter.hardware.network import NetworkReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Snapshot:
     alerts: tuple[Alert, ...] = ()
     """what the daemon's own evaluation of the conditions says, pending and firing"""
     receivers: tuple[Receiver, ...] = ()
+    network: NetworkReading | None = None
     demo: str = ""
     """name of the recorded host that is played; empty: this host is real"""
 

@@ -69,6 +69,8 @@ async def _see(directory: Path, name: str, incident: str | None, at_seconds: flo
         snapshot = await _settled(poller, stage)
         if at_seconds and at_seconds < ALONE_STARTS_AT:
             snapshot = await _lost(poller)
+        if incident is not None and stage.profile.incident(incident).busy_interfaces:
+            snapshot = await _full(poller)
     finally:
         await poller.close()
         playing.cancel()
@@ -94,6 +96,17 @@ async def _settled(poller: Poller, stage: Stage) -> Snapshot:
             return await poller.poll()
         await asyncio.sleep(0.1)
     raise AssertionError(f"{stage.name} did not settle: {snapshot.sources}")
+
+
+async def _full(poller: Poller) -> Snapshot:
+    """Polls until a link is as full as it is, which takes two readings and the rhythm of the played files."""
+    for _ in range(_POLLS):
+        snapshot = await poller.poll()
+        links = [one.link for one in snapshot.assessment.deployments if one.link is not None]
+        if any(link.usage_ratio.get("sent", 0) > 0.9 for link in links):
+            return snapshot
+        await asyncio.sleep(0.1)
+    raise AssertionError("no link was full")
 
 
 async def _lost(poller: Poller) -> Snapshot:

@@ -10,6 +10,7 @@ from exporter.capacity.alert import Alert
 from exporter.capacity.assessment import Assessment, Bounds, Commitment, DeploymentStatus
 from exporter.capacity.attribution import Holding
 from exporter.capacity.comparison import Deviation, KvUse
+from exporter.capacity.links import LinkStatus
 from exporter.capacity.observation import Declared, Running
 from exporter.engines.process import ProcessMemory
 from exporter.engines.telemetry.types import Telemetry
@@ -17,13 +18,16 @@ from exporter.footprint.result import (
     Footprint,
     HostFootprint,
     KvCacheFigures,
+    NetworkFootprint,
     RankFootprint,
     Term,
+    Traffic,
     exact,
     sum_terms,
 )
 from exporter.hardware.gpu import Gpu, GpuIdentity, GpuProcess, GpuReading, GpuState
 from exporter.hardware.host import Cpu, HostReading, NumaNode
+from exporter.hardware.network import Interface, NetworkReading
 from exporter.snapshot import Receiver, Reload, Snapshot, Source
 from exporter.units import GIB, MIB
 
@@ -92,6 +96,20 @@ HOST = HostReading(
     oom_kills=2,
     numa={0: NumaNode(768 * GIB, 700 * GIB), 1: NumaNode(768 * GIB, 690 * GIB)},
     cpu=Cpu("AMD EPYC 9654 96-Core Processor", sockets=2, cores=192, threads=384),
+)
+
+NETWORK = NetworkReading(
+    (
+        Interface("eth0", "network", None, None, {"sent": 4_000_000, "received": 9_000_000}),
+        Interface(
+            "mlx5_0:1",
+            "rdma",
+            True,
+            50_000_000_000,
+            {"sent": 7_000_000_000_000, "received": 6_900_000_000_000},
+            {"sent": 41_000_000_000.0, "received": 40_500_000_000.0},
+        ),
+    )
 )
 
 _COMPONENTS = {
@@ -168,6 +186,9 @@ RUNNING = Running(
         preemptions_total=3,
         tokens={"prompt": 1000, "generated": 700},
     ),
+    network=NetworkFootprint(
+        2, 4, {"tp": Traffic(1_763_328, 3_092_480)}, total=Traffic(1_763_328, 3_092_480)
+    ),
 )
 
 FULL = Snapshot(
@@ -178,6 +199,7 @@ FULL = Snapshot(
     expected_gpus=2,
     driver_version="570.133.20",
     host=HOST,
+    network=NETWORK,
     assessment=Assessment(
         devices={
             UUIDS[0]: Commitment(
@@ -211,6 +233,17 @@ FULL = Snapshot(
                 kv=KvUse(360_000, 90_000, 0.25),
                 plan_error={"kv_cache": 0.0187},
                 plan_shortfall_tokens=31_072,
+                active=True,
+                link=LinkStatus(
+                    ("mlx5_0:1",),
+                    "rdma",
+                    50_000_000_000,
+                    {"sent": 0.82, "received": 0.81},
+                    ceiling_low_tokens=16_168.25,
+                    ceiling_high_tokens=28_355.5,
+                    needed_tokens=800.0,
+                    read=True,
+                ),
             ),
             DeploymentStatus(
                 declared("v9", "deepseek-ai/DeepSeek-V9", "unknown model 'deepseek-ai/DeepSeek-V9'"),

@@ -21,6 +21,8 @@ REVERSED = "user\u202egnp.exe\u2066"
 CONTROL = "a\x1b[31mred\x00\x07\r\nb\x9b2J"
 EMOJI = "🐳👩‍🔬 深度求索"
 LONG = "long" * 2500
+assert FULL.assessment.deployments[0].link is not None
+FULL_LINK = FULL.assessment.deployments[0].link
 NAMES = (SCRIPT, IMAGE, TEMPLATE, REVERSED, CONTROL, EMOJI, LONG)
 RUNBOOKS = (
     "javascript:window.harmed=1",
@@ -54,6 +56,7 @@ def hostile() -> Snapshot:
             ),
             running_as=dataclasses.replace(RUNNING, quantization=name, engine_version=name, speculative=name),
             matches={name: False},
+            link=dataclasses.replace(FULL_LINK, interfaces=(name,)),
         )
         for name in NAMES
     )

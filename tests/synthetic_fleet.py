@@ -230,6 +230,8 @@ def _deployment(one: Served, at: int, back: int) -> Iterator[Sample]:
     for component, factor in (("weights", 0.3), ("kv_cache", 1.0)):
         if one.devices or component == "weights":
             yield "deepseek_exporter_plan_error_ratio", {"component": component}, round(error * factor, 4)
+    if one.node_rank:
+        yield from _link(one, at)
     if one.engine == "llama.cpp":
         resident = 0.86 if not one.devices and back < 2400 else 1.0
         yield "deepseek_deployment_weights_resident_ratio", {}, resident
@@ -237,6 +239,17 @@ def _deployment(one: Served, at: int, back: int) -> Iterator[Sample]:
     if not one.kv_tokens:
         return
     yield from _serving(one, at, back)
+
+
+def _link(one: Served, at: int) -> Iterator[Sample]:
+    """To the other node, over one card of 100 Gb/s; the bytes are those of V3 by tensor parallelism."""
+    speed = 12_500_000_000
+    for direction, share in (("sent", 0.31), ("received", 0.29)):
+        usage = round(share * (1 + 0.4 * wave(at, period=1700)), 4)
+        yield "deepseek_deployment_link_usage_ratio", {"direction": direction}, usage
+    yield "deepseek_deployment_link_speed_bytes_per_second", {}, speed
+    for bound, size in (("low", 3_548_640), ("high", 1_763_328)):
+        yield "deepseek_deployment_link_ceiling_tokens_per_second", {"bound": bound}, round(speed / size, 1)
 
 
 def _serving(one: Served, at: int, back: int) -> Iterator[Sample]:

@@ -196,6 +196,8 @@ THRESHOLDS = {
     "vram_below_expected_ratio": 0.5,
     "weights_resident_ratio": 0.9,
     "plan_error_ratio": 0.1,
+    "link_saturated_ratio": 0.9,
+    "link_tokens_per_second": 200,
     "idle_seconds": 21600,
     "exhaustion_info_days": 30,
     "exhaustion_warning_days": 7,

@@ -13,6 +13,7 @@ from exporter.capacity import attribution, comparison, rollout
 from exporter.capacity.attribution import Holding
 from exporter.capacity.comparison import Deviation, KvUse
 from exporter.capacity.joining import differences
+from exporter.capacity.links import LinkStatus
 from exporter.capacity.observation import Declared, Observation, Running
 from exporter.capacity.tolerance import Tolerance
 from exporter.capacity.unified import in_ram, unified
@@ -111,6 +112,10 @@ class DeploymentStatus:
     resident_ratio: float | None = None
     kv: KvUse | None = None
     plan_error: Mapping[str, float] = field(default_factory=dict)
+    link: LinkStatus | None = None
+    """to its other nodes; None where all of it is on one, or nothing tells by what it reaches them"""
+    active: bool | None = None
+    """whether it works now; None where that is not known"""
     plan_shortfall_tokens: int | None = None
     """planned tokens − KV capacity, by the engine's word or the optimistic end of the estimate; also while it
     does not run

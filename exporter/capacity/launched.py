@@ -75,7 +75,18 @@ def spec_of(launch: Launch, name: str) -> DeploymentSpec | None:
         # SGLang counts --hicache-size in 10^9 bytes (mem_cache/memory_pool_host.py).
         hicache_bytes=None if not offload.hicache_size_gb else int(offload.hicache_size_gb * 10**9),
         experts_on_gpu=offload.kt_num_gpu_experts,
+        nodes=_nodes(launch),
+        all_to_all=launch.all_to_all,
+        disaggregation=launch.disaggregation,
     )
+
+
+def _nodes(launch: Launch) -> int:
+    """1 too where the launch has ranks of a kind that the estimator does not know: how the others lie on the
+    nodes is then not known.
+    """
+    ranks = (launch.tp or 1) * (launch.pp or 1) * (1 if launch.dp_attention else launch.dp or 1)
+    return launch.node[1] if launch.gpus in (None, ranks) else 1
 
 
 def layers_of(said: int | str | None) -> int | None:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from exporter.capacity.links import Carrier
 from exporter.engines.process import ProcessMemory
 from exporter.engines.telemetry.types import Telemetry
-from exporter.footprint.result import Footprint
+from exporter.footprint.result import Footprint, NetworkFootprint
 from exporter.hardware.gpu import Gpu
 from exporter.hardware.host import HostReading
+from exporter.hardware.network import NetworkReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Running:
     state: str | None = None
     reason: str | None = None
     telemetry: Telemetry | None = None
+    network: NetworkFootprint | None = None
+    """what it sends to its other nodes; None where it has none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +97,6 @@ class Observation:
     """deployment → what is known of its processes beyond that they run"""
     taken_at_seconds: float = 0.0
     """Unix time"""
+    network: NetworkReading | None = None
+    carriers: Mapping[str, Carrier] = field(default_factory=dict)
+    """deployment → what carries its traffic between nodes"""

@@ -113,6 +113,7 @@ _SETTINGS: dict[str, Callable[[object], Any]] = {
     "pp": _count,
     "dp": _count,
     "ep": _experts,
+    "nodes": _count,
     "max_model_len": _count,
     "max_num_seqs": _count,
     "max_num_batched_tokens": _count,

@@ -39,6 +39,7 @@ _UNREADABLE = frozenset({"not_found", "not_permitted", "out_of_time", "reader_fa
 @click.option("--pp", type=int, help="Pipeline stages.")
 @click.option("--dp", type=int, help="Data parallel replicas, or attention ranks.")
 @click.option("--ep", type=int, help="Ranks among which whole experts are dealt.")
+@click.option("--nodes", type=int, help="Hosts over which the ranks lie.")
 @click.option("--dp-attention", is_flag=True, default=None, help="Data parallel attention (SGLang).")
 @click.option(
     "--context",

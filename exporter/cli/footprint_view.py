@@ -50,7 +50,12 @@ def render(answered: Answered, *, explain: bool = False) -> str:
     parts = [_deployment(answered.deployment)]
     if answered.answer is not None:
         answer = answered.answer
-        parts = [_head(answered, answer), _verdict(answered, answer), *_tables(answered, answer)]
+        parts = [
+            _head(answered, answer),
+            _verdict(answered, answer),
+            *_tables(answered, answer),
+            _network(answer),
+        ]
     notes = (*answered.notes, *(answered.answer.notes if answered.answer is not None else ()))
     if notes:
         parts.append("\n".join(["notes", *(_bullet(note) for note in dict.fromkeys(notes))]))
@@ -163,6 +168,34 @@ def _table(
     else:
         lines.append("  total          not known: a part of it is not")
     return "\n".join(line for line in lines if line.strip())
+
+
+_SENT = {
+    "tp": "sums of tensor ranks",
+    "pp": "what a stage hands to the next",
+    "dp": "tokens gathered for the experts from data-parallel attention",
+    "ep": "tokens to their experts and back",
+    "kv_transfer": "the cache of a prompt token, from prefill to decode server",
+}
+_LINKS_GIGABITS = (10, 100, 400)
+
+
+def _network(answer: Answer) -> str:
+    """What crosses the link of a node for a token, and what links of usual speeds allow by that."""
+    network = answer.network
+    if network is None:
+        return ""
+    lines = [f"over the link of each of {network.nodes} nodes, for every token, prompt or generated"]
+    for kind, one in network.kinds.items():
+        ends = _range(format_bytes(one.low_bytes), format_bytes(one.high_bytes))
+        lines.append(hanging(f"  {kind:<{_NAME}}{ends:<28}", _SENT[kind]))
+    if network.total is not None:
+        for gigabits in _LINKS_GIGABITS:
+            speed = gigabits * 1e9 / 8
+            low, high = speed / network.total.high_bytes, speed / max(1, network.total.low_bytes)
+            name = f"{gigabits} Gb/s"
+            lines.append(f"  {name:<{_NAME}}at most {low:,.0f} – {high:,.0f} tokens a second, all GPUs")
+    return "\n".join(lines)
 
 
 def _row(name: str, term: Term, basis: str) -> str:

@@ -177,6 +177,8 @@ def _about(one: DeploymentFacts) -> Iterable[RenderableType]:
         said.append(f"KV cache {one.kv_usage_ratio * 100:.0f} % in use")
     if one.requests:
         said.append(f"requests: {one.requests}")
+    if one.link:
+        said.append(one.link)
     yield Padding(Text("; ".join(lowered(text) for text in said if text)), (0, 0, 0, 2))
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from exporter.capacity.checkpoints import Found as Checkpoint
     from exporter.capacity.identity import Identity
     from exporter.capacity.joining import Names
-    from exporter.engines.launch import Launch
+    from exporter.engines.launch import Launch, Link
     from exporter.engines.telemetry.reader import TelemetryReader
     from exporter.engines.telemetry.types import Target, Telemetry, TelemetryResult
 
@@ -54,6 +54,8 @@ class Engines:
     owned: Mapping[str, frozenset[int]]
     memory: Mapping[int, ProcessMemory]
     running: Mapping[str, Running]
+    links: Mapping[str, Link | None] = field(default_factory=dict)
+    """of those that run on several nodes: what their launches say of the way there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,7 @@ class EngineWatch:
             found.roles,
         )
         running: dict[str, Running] = {}
+        links: dict[str, Link | None] = {}
         deployments: list[Declared] = []
         for one in declared:
             instance = joined.instances.get(one.name)
@@ -243,6 +246,7 @@ class EngineWatch:
                 deployments.append(one)
                 continue
             placed, running[one.name] = self._placed(one, seen[instance.key], shapes, host)
+            links[one.name] = instance.launch.link
             deployments.append(placed)
         owned = dict(joined.owned)
         named = [seen[one.key] for one in joined.undeclared if self._is_named(seen[one.key])]
@@ -255,11 +259,14 @@ class EngineWatch:
         for one_seen in named:
             name = names[one_seen.instance.key]
             deployment, running[name] = self._discovered(name, one_seen, shapes, host)
+            links[name] = one_seen.instance.launch.link
             deployments.append(deployment)
             owned[name] = one_seen.instance.pids
         owned, memory = self._alive(owned, found.processes)
         kept = tuple(one for one in deployments if one.origin == "declared" or one.name in owned)
-        return Engines(kept, owned, memory, {name: running[name] for name in running if name in owned})
+        here = {name: one for name, one in running.items() if name in owned}
+        links = {name: links[name] for name, one in here.items() if one.network is not None}
+        return Engines(kept, owned, memory, here, links)
 
     def _alive(
         self, owned: Mapping[str, frozenset[int]], processes: Mapping[int, Process]
@@ -369,7 +376,7 @@ class EngineWatch:
         uuids = tuple(shapes[index][0] for index in one.devices)
         launch = one.instance.launch
         local = tuple(shape for shape in here if shape is not None)
-        devices, ranks = _over_nodes(local, uuids, launch.nodes or 1, launch.node_rank or 0)
+        devices, ranks = _over_nodes(local, uuids, *launch.node)
         said = one.said
         facts = (said.engine_version, said.max_model_len, said.max_num_seqs) if said is not None else None
         capacity = said.kv_capacity_tokens if said is not None and launch.max_model_len is None else None
@@ -449,7 +456,7 @@ def devices_of(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, ...] | Non
         if process.pid in instance.pids
     }
     launch = instance.launch
-    wanted = (launch.gpus or 0) // (launch.nodes or 1)
+    wanted = (launch.gpus or 0) // launch.node[1]
     if len(held) >= max(1, wanted):
         return tuple(sorted(held))
     if launch.engine in _ON_PROCESSORS:
@@ -479,7 +486,7 @@ def _visible(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, ...]:
 
 
 def _over_nodes(
-    local: tuple[DeviceShape, ...], uuids: tuple[str, ...], nodes: int, node_rank: int
+    local: tuple[DeviceShape, ...], uuids: tuple[str, ...], node_rank: int, nodes: int
 ) -> tuple[tuple[DeviceShape, ...], tuple[str, ...]]:
     """The devices of all nodes, taken to be alike; those of other nodes have no uuid."""
     if not 1 < nodes <= 256 or not 0 <= node_rank < nodes:
@@ -507,7 +514,7 @@ def _running(one: _Seen, footprint: Footprint | None) -> Running:
         dp=launch.dp,
         ep=launch.ep,
         speculative=(speculative.method or "draft") if speculative is not None else None,
-        node_rank=launch.node_rank if (launch.nodes or 1) > 1 else None,
+        node_rank=launch.node[0] if launch.node[1] > 1 else None,
         max_model_len=launch.max_model_len or (said.max_model_len if said is not None else None),
         max_num_seqs=launch.max_num_seqs or (said.max_num_seqs if said is not None else None),
         orphaned=one.instance.orphaned,
@@ -516,6 +523,7 @@ def _running(one: _Seen, footprint: Footprint | None) -> Running:
         has_answered=said is not None,
         state=None if result is None else str(result.state),
         reason=None if result is None or result.reason is None else str(result.reason),
+        network=footprint.network if footprint is not None else None,
         telemetry=None if fresh is None else replace(fresh, model=None, served_model=None, loaded_models=()),
     )
 

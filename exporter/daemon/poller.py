@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from exporter import log
 from exporter.capacity.assessment import Assessment, assess
+from exporter.capacity.connection import connected
 from exporter.capacity.declaration import declare, host_shape, shapes_of
 from exporter.capacity.observation import Declared, Observation
 from exporter.capacity.tolerance import Tolerance
 from exporter.daemon.engines import EngineWatch
+from exporter.daemon.links import LinkWatch
 from exporter.footprint.estimate import DeviceShape
 from exporter.hardware import amd_source
 from exporter.hardware.amd_source import AmdSource
@@ -62,6 +64,12 @@ class Poller:
             settings.host.sys_path,
             cgroup_limit=settings.host.cgroup_limit == "auto",
         )
+        self.links = LinkWatch(
+            settings.network,
+            settings.host.sys_path,
+            settings.host.proc_path,
+            time_scale=settings.alerting.time_scale,
+        )
         self.engines = EngineWatch(settings.host.proc_path)
         self._shapes: dict[int, tuple[str, DeviceShape]] = {}
         self._declared: tuple[Declared, ...] = ()
@@ -81,6 +89,7 @@ class Poller:
         for source in (self.nvml, self.amd):
             source.apply(settings.nvml)
         self._host.cgroup_limit = settings.host.cgroup_limit == "auto"
+        self.links.settings = settings.network
 
     async def run(self, publish: Callable[[Snapshot], None], stop: asyncio.Event) -> None:
         """Poll until `stop` is set; a poll that took too long skips the times it missed."""
@@ -116,6 +125,9 @@ class Poller:
             sources.append(self._engine_source("engines", "up", self.engines.telemetry_errors))
         shape = host_shape(host) if host else None
         engines = self.engines.join(declared, gpus, self._shapes, shape)
+        network = await self.links.read()
+        if self.links.has_word(engines.links):
+            sources.append(self._network_source(expected=bool(engines.links)))
         observation = Observation(
             gpus,
             host,
@@ -124,6 +136,8 @@ class Poller:
             engines.memory,
             engines.running,
             taken_at,
+            network,
+            self.links.carry(engines.links, network),
         )
         assessment = self._assess(observation)
         self._report_deployments(engines.deployments)
@@ -139,6 +153,7 @@ class Poller:
             expected_gpus=self._expected_gpus(),
             driver_version=nvml.sweep.driver_version or (amd.sweep.driver_version if amd else ""),
             host=host,
+            network=network,
             assessment=assessment,
             sources=tuple(sources),
             thresholds={
@@ -154,7 +169,7 @@ class Poller:
 
     def _assess(self, observation: Observation) -> Assessment:
         capacity, limits = self.settings.capacity, self.settings.thresholds
-        return assess(
+        assessment = assess(
             observation,
             gpu_margin=capacity.gpu_safety_margin,
             host_margin=capacity.host_safety_margin,
@@ -165,6 +180,12 @@ class Poller:
                 limits.deviation_estimate_bytes,
             ),
             rollout_seconds=limits.rollout_seconds,
+        )
+        return connected(
+            assessment,
+            observation,
+            link_tokens_per_second=limits.link_tokens_per_second,
+            active_ratio=limits.active_utilization_ratio,
         )
 
     async def scan_processes(self) -> None:
@@ -187,6 +208,7 @@ class Poller:
 
     async def close(self) -> None:
         """End every worker for good."""
+        self.links.source.close()
         await asyncio.gather(self.nvml.close(), self.amd.close())
 
     def worker_pids(self) -> list[int]:
@@ -222,6 +244,10 @@ class Poller:
             self._problems["host"] = str(error)
             self._errors["host"]["unreadable"] += 1
             return None, "unreadable"
+
+    def _network_source(self, expected: bool) -> Source:
+        one = self.links.source
+        return self._source("network", one.state, one.seconds, expected=expected, errors=one.errors)
 
     def _place(self, gpus: tuple[Gpu, ...], host: HostReading | None) -> tuple[Declared, ...]:
         """The declared deployments on the devices as they are; worked out again only when either changes."""

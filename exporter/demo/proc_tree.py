@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.demo import amd_tree
+from exporter.demo import amd_tree, network_tree
 from exporter.demo.profile import Profile, Ram
 from exporter.demo.scene import Memory, Process, Scene
 
@@ -57,6 +57,8 @@ def files(scene: Scene, host: Profile) -> Files:
     if devices is not None and devices.vendor == "amd":
         contents.update(amd_tree.contents(devices, scene.devices))
         links.update(amd_tree.links(scene.devices))
+    for interface in host.interfaces:
+        contents.update(network_tree.contents(interface, *scene.traffic[interface.name]))
     return Files({path: text.encode() for path, text in contents.items()}, links)
 
 

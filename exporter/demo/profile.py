@@ -61,6 +61,20 @@ class Ram:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """A network interface, or (kind `rdma`) the one port of an RDMA device. ``busy_bytes_per_second`` is what
+    it carries each way under full load of the host's first engine.
+    """
+
+    name: str
+    kind: str
+    gigabits: float
+    rate: str = ""
+    """of a port, as its driver writes it"""
+    busy_bytes_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """One engine with its processes. `argv` has {port} where it listens; {rank} in `worker` counts GPUs.
 
@@ -119,6 +133,10 @@ class Incident:
     kv_usage: float = 0
     waiting: int = 0
     swap_gib: float = 0
+    busy_interfaces: tuple[str, ...] = ()
+    """that somebody else sends over"""
+    busy_share: float = 0
+    """of their speed"""
     stalled_share: float = 0
     """of the time in which all tasks wait for memory"""
 
@@ -133,6 +151,7 @@ class Profile:
     devices: Devices | None
     engines: tuple[Engine, ...]
     incidents: tuple[Incident, ...]
+    interfaces: tuple[Interface, ...] = ()
 
     def incident(self, name: str) -> Incident:
         """Raises UnknownProfile."""
@@ -163,6 +182,7 @@ def load(name: str) -> Profile:
         devices=_row(Devices, table["devices"]) if "devices" in table else None,
         engines=tuple(_row(Engine, row) for row in table["engines"]),
         incidents=tuple(_row(Incident, row) for row in table["incidents"]),
+        interfaces=tuple(_row(Interface, row) for row in table.get("interfaces", ())),
     )
 
 

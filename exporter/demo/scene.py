@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from exporter.demo import timeline
-from exporter.demo.profile import GIB, MIB, Devices, Engine, Profile
+from exporter.demo.profile import GIB, MIB, Devices, Engine, Interface, Profile
 from exporter.demo.timeline import Script, Span
 from exporter.hardware.driver import Reading
 
@@ -82,6 +82,8 @@ class Scene:
     memory: Memory
     xids: Mapping[tuple[int, int], int] = field(default_factory=dict)
     """(device, Xid) → how often so far"""
+    traffic: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """interface → bytes sent and received so far"""
 
 
 class Play:
@@ -112,7 +114,19 @@ class Play:
                 for index in incident.lost_gpus
                 if incident.xid and (times := span.count(seconds))
             },
+            traffic={one.name: self._traffic(one, seconds) for one in self.profile.interfaces},
         )
+
+    def _traffic(self, interface: Interface, seconds: float) -> tuple[int, int]:
+        """What the first engine's load has sent and received, and what somebody else has sent."""
+        work = self._work_until(self.profile.engines[0], seconds)
+        both = interface.busy_bytes_per_second * (work + UPTIME_SECONDS / 2)
+        others = sum(
+            one.busy_share * interface.gigabits * 1e9 / 8 * span.intensity_until(seconds)
+            for one, span in self.script.spans
+            if interface.name in one.busy_interfaces
+        )
+        return int(both + others), int(both)
 
     def _is_there(self, engine: Engine, seconds: float) -> bool:
         if not engine.during:

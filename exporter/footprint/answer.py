@@ -19,7 +19,15 @@ from exporter.footprint.deployment import (
 from exporter.footprint.estimate import resolve_job
 from exporter.footprint.policies import policy_of
 from exporter.footprint.policies.job import Job
-from exporter.footprint.result import Explanation, Footprint, HostFootprint, KvCacheFigures, Term
+from exporter.footprint.result import (
+    Explanation,
+    Footprint,
+    HostFootprint,
+    KvCacheFigures,
+    NetworkFootprint,
+    Term,
+)
+from exporter.footprint.traffic import network_of
 from exporter.models.catalog import Catalog
 from exporter.models.checkpoint.weights import CheckpointWeights
 
@@ -82,6 +90,7 @@ class Answer:
     limiting: str | None
     notes: tuple[str, ...]
     explanations: tuple[Explanation, ...]
+    network: NetworkFootprint | None = None
 
 
 def footprint_answer(
@@ -133,6 +142,7 @@ def _answer(job: Job, footprint: Footprint, assumed: tuple[str, ...]) -> Answer:
         limiting=footprint.limiting,
         notes=(*assumed, *job.notes, *footprint.notes, *_capacity_note(kv)),
         explanations=footprint.explanations,
+        network=network_of(job),
     )
 
 
@@ -201,11 +211,21 @@ def to_plain(answer: Answer) -> dict[str, Plain]:
                 "full_length_sequences": answer.kv_cache.full_length_sequences,
             }
         ),
+        **({"network": _network(answer.network)} if answer.network is not None else {}),
         "basis": dict(answer.basis),
         "fits": answer.fits,
         **({"limiting": answer.limiting} if answer.limiting is not None else {}),
         "notes": list(answer.notes),
     }
+
+
+def _network(network: NetworkFootprint) -> dict[str, Plain]:
+    """Both ends of the bytes that a node sends for a token, by kind and together."""
+    ends: dict[str, Plain] = {kind: [one.low_bytes, one.high_bytes] for kind, one in network.kinds.items()}
+    plain: dict[str, Plain] = {"nodes": network.nodes, "gpus": network.gpus, "bytes_per_token": ends}
+    if network.total is not None:
+        plain["total"] = [network.total.low_bytes, network.total.high_bytes]
+    return plain
 
 
 def shown_bytes(component: str, term: Term) -> int:

@@ -29,7 +29,9 @@ class DeploymentSpec:
     the layers of each pipeline stage, ``dcp`` the ranks that share one cache (decode context parallelism).
     ``cpu_offload_bytes`` and ``swap_space_bytes`` are per device, ``kv_offload_bytes`` is the host pool of
     all tensor ranks together, ``hicache_bytes`` that of one rank. ``experts_on_gpu`` are the
-    experts of each layer that KTransformers keeps on the device.
+    experts of each layer that KTransformers keeps on the device. ``nodes`` are the hosts over which the ranks
+    lie, ``all_to_all`` the engine's name of what carries tokens to experts, ``disaggregation`` "prefill" or
+    "decode" where another server does the other half.
     """
 
     name: str
@@ -88,6 +90,9 @@ class DeploymentSpec:
     mla: int | None = None
     fp4_indexer: bool = False
     experts_on_gpu: int | None = None
+    nodes: int = 1
+    all_to_all: str | None = None
+    disaggregation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,7 @@ _AT_LEAST_ONE = (
     "dcp",
     "moe_dense_tp",
     "chunked_prefill",
+    "nodes",
 )
 
 _NOT_NEGATIVE = (

@@ -26,6 +26,7 @@ from exporter.footprint.result import (
     RankFootprint,
     Term,
 )
+from exporter.footprint.traffic import network_of
 from exporter.models.catalog import Catalog, Identity, UnknownModel
 from exporter.models.checkpoint.weights import CheckpointWeights
 
@@ -65,7 +66,7 @@ def estimate(
             )
     job = resolve_job(spec, tuple(devices), catalog, host, lenient=stored is not None, stored=stored)
     # Whoever asks for the numbers every few seconds has no use for their formulas.
-    return replace(policy_of(spec.engine).allocate(job), explanations=())
+    return replace(policy_of(spec.engine).allocate(job), explanations=(), network=network_of(job))
 
 
 def resolve_job(

@@ -134,6 +134,33 @@ class Explanation:
     checked: str = ""
 
 
+NETWORK_KINDS = ("tp", "pp", "dp", "ep", "kv_transfer")
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that leave one node for each token, between the two ends of what is known."""
+
+    low_bytes: int
+    high_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFootprint:
+    """What the link of one node must carry for each token that the deployment reads as prompt or generates.
+
+    ``kinds``: tensor (tp), pipeline (pp) and expert parallelism (ep), tokens gathered for experts from
+    data-parallel attention (dp), and the cache that a prefill hands to a decode server (kv_transfer). The
+    last is per prompt token, and of a decode server received, not sent: ``total`` has it only where every
+    token pays it. ``total`` None: no token crosses a link but as a transferred cache.
+    """
+
+    nodes: int
+    gpus: int
+    kinds: Mapping[str, Traffic]
+    total: Traffic | None
+
+
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """What a deployment needs. ``fits`` says whether the engine could start within its own budget; None: it
@@ -150,3 +177,5 @@ class Footprint:
     notes: tuple[str, ...] = field(default=())
     limiting: str | None = None
     explanations: tuple[Explanation, ...] = field(default=(), compare=False)
+    network: NetworkFootprint | None = None
+    """None: all of it is on one node, or what its nodes exchange is not known"""

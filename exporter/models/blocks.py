@@ -9,7 +9,7 @@ agree up to V4.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from exporter.models.roles import Role, Tensor
 
@@ -117,7 +117,9 @@ class MixtureOfExperts:
     """The feed-forward part of every layer after the first ``dense_layers``.
 
     ``hash_layers``: the first ones choose experts by a table of token ids instead of a bias (V4);
-    ``image_bias``: a second correction bias for image tokens (V4.1).
+    ``image_bias``: a second correction bias for image tokens (V4.1). ``groups`` and ``active_groups``: the
+    experts lie in so many groups, of which a token is sent to so many (n_group and topk_group, DeepSeek-V2
+    report section 2.2.2); they decide traffic, no tensor, and a GGUF need not tell them.
     """
 
     routed: int
@@ -128,6 +130,8 @@ class MixtureOfExperts:
     correction_bias: bool
     hash_layers: int = 0
     image_bias: bool = False
+    groups: int = field(default=1, compare=False)
+    active_groups: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,7 @@ def _experts(f: _Fields, family: str) -> MixtureOfExperts:
         raise ConfigurationError("moe_layer_freq must be 1: experts in every layer after the dense ones")
     routed = f.number("n_routed_experts", MAX_EXPERTS)
     method = f.text("topk_method")
+    groups = f.number("n_group", routed, least=0, default=1) or 1
     return MixtureOfExperts(
         routed=routed,
         active=f.number("num_experts_per_tok", routed),
@@ -295,6 +296,8 @@ def _experts(f: _Fields, family: str) -> MixtureOfExperts:
         # transformers' DeepseekV3 has the bias always, V2 by its routing method.
         correction_bias=method == "noaux_tc"
         or (method is None and family in ("deepseek_v3", "deepseek_v32")),
+        groups=groups,
+        active_groups=f.number("topk_group", groups, least=0, default=groups) or groups,
     )
 
 

@@ -94,6 +94,17 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    __pydantic_config__ = STRICT
+    enabled: bool = option(True, "read network interfaces and RDMA ports", reloadable=False)
+    interfaces: Annotated[str, Len(0, 512)] = option(
+        "",
+        "what carries the traffic between nodes, with commas between: eth2 or mlx5_0:1,mlx5_1:1;"
+        " default: found by itself",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
     __pydantic_config__ = STRICT
     gpu_safety_margin: Bytes = option(0, "bytes of every device that are never promised to a deployment")
@@ -127,6 +138,10 @@ class Thresholds:
     weights_resident_ratio: Ratio = option(0.95, "share of mapped weights that should be in RAM")
     kv_cache_saturated_ratio: Ratio = option(0.95, "use above which a KV cache is full")
     plan_error_ratio: Ratio = option(0.1, "difference from the engine's own figure that is told")
+    link_saturated_ratio: Ratio = option(0.9, "share of a link's speed above which it is full")
+    link_tokens_per_second: Annotated[float, Gt(0), Le(1e6)] = option(
+        200.0, "tokens a second for each GPU that a link between nodes must be able to carry"
+    )
     exhaustion_warning_days: Days = option(7.0, "days to exhaustion below which a ticket opens")
     exhaustion_info_days: Days = option(30.0, "days to exhaustion below which it is shown")
     exhaustion_fit_r2: Ratio = option(0.8, "share of the variance that a forecast must explain")
@@ -261,6 +276,7 @@ class Settings:
     nvml: Nvml = field(default_factory=Nvml)
     amd: Amd = field(default_factory=Amd)
     host: Host = field(default_factory=Host)
+    network: Network = field(default_factory=Network)
     capacity: Capacity = field(default_factory=Capacity)
     thresholds: Thresholds = field(default_factory=Thresholds)
     state: State = field(default_factory=State)

@@ -19,6 +19,7 @@ from exporter.views.words import (
     UNKNOWN,
     between,
     count,
+    gigabits,
     ranges,
     sentence,
     share,
@@ -78,6 +79,7 @@ def _facts(status: Plain, plain: Plain, names: dict[str, str]) -> DeploymentFact
         headroom=sentence(_headroom(status)),
         requests=_requests(status),
         kv_usage_ratio=usage,
+        link=sentence(_link(status)),
         differs=differs,
         per_device=f"{len(on_gpu)} × {format_bytes(max(on_gpu))}" if on_gpu else UNKNOWN,
         ram=format_bytes(sum(term["low_bytes"] for term in in_ram.values())) if footprint else UNKNOWN,
@@ -135,7 +137,8 @@ def _comparison(status: Plain, plain: Plain, names: dict[str, str]) -> tuple[str
     uuid = max(off or deviations, key=lambda one: abs(deviations[one]["size_bytes"]))
     difference = deviations[uuid]["size_bytes"]
     where = names.get(uuid, "a device")
-    devices = {at for at, _ in ranks(status)}
+    # Of ranks on other nodes nothing is known here, and nothing is missed.
+    devices = declared["device_indices"] or {at for at, _ in ranks(status)}
     known = f" on {len(deviations)} of {len(devices)} GPUs" if len(deviations) < len(devices) else ""
     if not off:
         if abs(difference) < GIB // 20:
@@ -225,6 +228,25 @@ def _requests(status: Plain) -> str:
         if said.get(key) is not None
     ]
     return ", ".join(parts)
+
+
+def _link(status: Plain) -> str:
+    link = status["link"]
+    if link is None:
+        return ""
+    parts = [f"link to its other nodes: {', '.join(shown(name) for name in link['interfaces'])}"]
+    if link["speed_bytes"] is not None:
+        parts[0] += f", {gigabits(link['speed_bytes'])}"
+    used = [f"{ratio * 100:.0f} % {direction}" for direction, ratio in link["usage_ratio"].items()]
+    if used:
+        parts.append(f"{', '.join(used)} in the last minute")
+    low, high, needed = link["ceiling_low_tokens"], link["ceiling_high_tokens"], link["needed_tokens"]
+    if low is not None and high is not None:
+        allows = f"allows {low:,.0f} to {high:,.0f} tokens a second, prompt and generated"
+        if needed is not None and high < needed:
+            allows += f", too few for its GPUs: {needed:,.0f} are the least"
+        parts.append(allows)
+    return "; ".join(parts)
 
 
 def _on_devices(status: Plain, plain: Plain, names: dict[str, str]) -> tuple[OnDevice, ...]:

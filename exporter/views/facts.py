@@ -124,6 +124,8 @@ class DeploymentFacts:
     """what room it has for more requests, as a sentence; empty when that is not known"""
     requests: str
     kv_usage_ratio: float | None
+    link: str
+    """what carries it to its other nodes and what that allows, as a sentence; empty on one node"""
     differs: tuple[str, ...]
     """declared settings that what runs does not have"""
     per_device: str

@@ -68,6 +68,11 @@ def kilowatt_hours(joules: float) -> str:
     return f"{joules / 3.6e6:,.1f} kWh"
 
 
+def gigabits(bytes_per_second: float) -> str:
+    """`400 Gb/s`: the speed of a link, as its hardware is named."""
+    return f"{bytes_per_second * 8 / 1e9:,.4g} Gb/s"
+
+
 def count(number: int, thing: str) -> str:
     """`1 GPU`, `8 GPUs`."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

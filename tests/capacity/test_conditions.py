@@ -107,7 +107,8 @@ def test_every_threshold_is_used_and_every_used_threshold_exists() -> None:
     used = set().union(*(thresholds_of(condition) for condition in CONDITIONS))
     # These decide what the daemon exports, and the rules compare with that.
     in_the_daemon = {one.name for one in THRESHOLDS if one.name.startswith("deviation_")} | {
-        "rollout_seconds"
+        "rollout_seconds",
+        "link_tokens_per_second",
     }
     assert used.isdisjoint(in_the_daemon)
     assert used | in_the_daemon == {threshold.name for threshold in THRESHOLDS}

@@ -202,3 +202,22 @@ def test_the_headers_of_a_file_are_the_basis_of_the_weights(tmp_path: Path) -> N
     assert found["model"]["checkpoint_bytes"] == file.stat().st_size
     assert found["host"]["components"]["weights"] == sum(one.size_bytes for one in tensors)
     assert found["basis"]["weights"] == "checkpoint"
+
+
+def test_a_placement_over_nodes_tells_what_crosses_the_link() -> None:
+    found = answer("--command", "vllm serve deepseek-ai/DeepSeek-R1 -tp 8 -pp 2 --nnodes 2")
+    assert found["network"] == {
+        "nodes": 2,
+        "gpus": 16,
+        "bytes_per_token": {"pp": [14_336, 28_672]},
+        "total": [14_336, 28_672],
+    }
+    text = footprint("--model", "deepseek-ai/DeepSeek-R1", "--tp", "16", "--nodes", "2").output
+    assert "over the link of each of 2 nodes" in text
+    assert "10 Gb/s        at most 352 – 709 tokens a second, all GPUs" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_placement_on_one_node_tells_nothing_of_links() -> None:
+    assert "network" not in answer("--command", R1)
+    assert "the link of" not in footprint("--command", R1).output

@@ -135,6 +135,17 @@ def test_amd_devices_are_read_from_the_recorded_sys(tmp_path: Path) -> None:
     assert 300 < (value(metrics, "deepseek_gpu_power_watts", gpu="0") or 0) < 750
 
 
+def test_a_link_between_nodes_is_full_one_way_and_a_node_without_server_knows_its_ceiling(
+    tmp_path: Path,
+) -> None:
+    metrics = see(tmp_path / "host", "two-node-r1-b", "link-full").metrics
+    assert (value(metrics, "deepseek_deployment_link_usage_ratio", direction="sent") or 0) > 0.9
+    assert (value(metrics, "deepseek_deployment_link_usage_ratio", direction="received") or 1) < 0.1
+    assert value(metrics, "deepseek_deployment_link_info", interface="mlx5_0:1", basis="rdma") == 1
+    assert (value(metrics, "deepseek_deployment_link_ceiling_tokens_per_second", bound="low") or 0) > 14_000
+    assert value(metrics, "deepseek_deployment_active") == 1
+
+
 def test_heat_slows_one_device(tmp_path: Path) -> None:
     metrics = see(tmp_path / "host", "4x4090-distill", "heat").metrics
     limited = {

@@ -11,6 +11,7 @@ from fixed_snapshot import FULL, RUNNING, UUIDS
 from exporter.capacity.assessment import DeploymentStatus
 from exporter.capacity.attribution import Holding
 from exporter.capacity.comparison import Deviation, KvUse
+from exporter.capacity.links import LinkStatus
 from exporter.snapshot import to_plain
 from exporter.units import GIB
 from exporter.views.deployments import deployments
@@ -127,3 +128,18 @@ def test_without_an_expectation_it_says_why() -> None:
     assert facts.comparison == "No expectation: the launch names no model"
     assert (facts.per_device, facts.ram, facts.full_length) == ("–", "–", "–")
     assert facts.level is Level.WARNING
+
+
+def test_the_link_to_other_nodes_is_told_with_what_it_allows() -> None:
+    assert told(R1).link == (
+        "Link to its other nodes: mlx5_0:1, 400 Gb/s; 82 % sent, 81 % received in the last minute; "
+        "allows 16,168 to 28,356 tokens a second, prompt and generated"
+    )
+    assert R1.link is not None
+    slow = dataclasses.replace(R1.link, ceiling_low_tokens=352.2, ceiling_high_tokens=708.9)
+    assert told(dataclasses.replace(R1, link=slow)).link.endswith(
+        "allows 352 to 709 tokens a second, prompt and generated, too few for its GPUs: 800 are the least"
+    )
+    blind = LinkStatus(("eth0",), "route")
+    assert told(dataclasses.replace(R1, link=blind)).link == "Link to its other nodes: eth0"
+    assert told(dataclasses.replace(R1, link=None)).link == ""

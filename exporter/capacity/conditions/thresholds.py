@@ -128,6 +128,21 @@ THRESHOLDS: tuple[Threshold, ...] = (
         meaning="A KV cache is full above this.",
     ),
     Threshold(
+        # Of a speed that headers and acknowledgements share: payload ends a few per cent below.
+        name="link_saturated_ratio",
+        default=0.9,
+        unit="ratio",
+        meaning="A link between nodes is full above this share of its speed.",
+    ),
+    Threshold(
+        # A GPU of one node of eight B200 generates 199 with 64 requests at once (ML.ENERGY leaderboard
+        # 0cd52da, DeepSeek-R1-0528, gpqa: 1,595 for all eight).
+        name="link_tokens_per_second",
+        default=200.0,
+        unit="tokens/s",
+        meaning="A link between nodes that allows less for each GPU of the deployment is too slow for it.",
+    ),
+    Threshold(
         name="plan_error_ratio",
         default=0.1,
         unit="ratio",

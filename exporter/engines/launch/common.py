@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from exporter.engines.launch.facts import Launch, Offload, Role, Speculative
+from exporter.engines.launch.facts import Launch, Link, Offload, Role, Speculative
 from exporter.engines.launch.flags import Readings
 from exporter.engines.launch.program import Program
 
@@ -58,6 +58,10 @@ def launch_of(readings: Readings, role: Role, engine: str) -> Launch:
         redundant_experts=r.integer("redundant_experts"),
         chunked_prefill=r.integer("chunked_prefill"),
         fp4_indexer=r.flag("fp4_indexer"),
+        dp_local=r.integer("dp_local"),
+        dp_rank=r.integer("dp_rank"),
+        all_to_all=r.text("all_to_all") or None,
+        disaggregation=r.text("disaggregation") or None,
         host=r.text("host"),
         port=r.integer("port"),
         problems=r.problems,
@@ -98,6 +102,29 @@ def _offload(r: Readings) -> Offload | None:
         kt_num_gpu_experts=r.integer("kt_num_gpu_experts"),
     )
     return None if found == Offload() else found
+
+
+_NAMES = re.compile(r"\^?=?[A-Za-z0-9_.:=@-]{1,64}(?:,[A-Za-z0-9_.:=@-]{1,64}){0,63}", re.ASCII)
+"""NCCL's lists of interfaces or devices: prefixes, `=` for whole names, `^` for all but these."""
+
+
+def link_of(program: Program, rendezvous: str | None) -> Link | None:
+    """By which link the ranks of several nodes should talk (NCCL user guide, "Environment Variables"; gloo's
+    own variable names the same interface as a rule).
+    """
+    said = program.environment
+    interfaces = _names(said.get("NCCL_SOCKET_IFNAME")) or _names(said.get("GLOO_SOCKET_IFNAME"))
+    found = Link(
+        interfaces,
+        _names(said.get("NCCL_IB_HCA")),
+        False if said.get("NCCL_IB_DISABLE", "").strip() == "1" else None,
+        rendezvous or None,
+    )
+    return None if found == Link() else found
+
+
+def _names(said: str | None) -> str | None:
+    return said if said is not None and _NAMES.fullmatch(said) else None
 
 
 def image_version(program: Program) -> str | None:

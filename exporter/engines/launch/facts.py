@@ -76,6 +76,21 @@ class Offload:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """How the ranks of several nodes reach each other. All of it is compared with what this host has, and
+    none of it is ever shown.
+
+    ``interfaces`` and ``devices`` are lists as NCCL reads them (NCCL_SOCKET_IFNAME, NCCL_IB_HCA); ``rdma``
+    False: NCCL_IB_DISABLE. ``rendezvous`` is the address at which the ranks meet.
+    """
+
+    interfaces: str | None = None
+    devices: str | None = None
+    rdma: bool | None = None
+    rendezvous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One process, read by allow-list. Names and meanings are those of the command contract.
 
@@ -84,7 +99,9 @@ class Launch:
     stated); ``kv_pool_tokens`` the stated size of a KV pool. ``sleep_idle_seconds``: llama.cpp
     unloads the model after that long without a request. ``ep_enabled`` is vLLM's switch, where ``ep`` follows
     from the other sizes. ``gpus`` counts all nodes. ``problems`` name settings that are on the line
-    but cannot be right; ``notes`` say what was derived or left aside.
+    but cannot be right; ``notes`` say what was derived or left aside. ``dp_local`` are the replicas of this
+    node, ``dp_rank`` is its first one; ``all_to_all`` is what carries tokens to experts, ``disaggregation``
+    "prefill" or "decode".
     """
 
     role: Role
@@ -132,10 +149,24 @@ class Launch:
     redundant_experts: int | None = None
     chunked_prefill: int | None = None
     fp4_indexer: bool | None = None
+    dp_local: int | None = None
+    dp_rank: int | None = None
+    all_to_all: str | None = None
+    disaggregation: str | None = None
+    link: Link | None = None
     host: str | None = None
     port: int | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def node(self) -> tuple[int, int]:
+        """(number of this node, of how many): as said, else by the replicas that are here of all (vLLM)."""
+        if self.nodes is not None:
+            return self.node_rank or 0, self.nodes
+        if self.dp and self.dp_local and self.dp % self.dp_local == 0:
+            return (self.dp_rank or 0) // self.dp_local, self.dp // self.dp_local
+        return 0, 1
 
 
 Plain = str | int | float | bool | list[str] | Mapping[str, "Plain"]

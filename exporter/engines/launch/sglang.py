@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 from exporter.engines.launch import values
-from exporter.engines.launch.common import first_word, gpus_of, image_version, launch_of
+from exporter.engines.launch.common import first_word, gpus_of, image_version, launch_of, link_of
 from exporter.engines.launch.facts import Launch, Role
 from exporter.engines.launch.flags import ARGPARSE, Grammar, read_flags, switch, value, vocabulary
 from exporter.engines.launch.program import Program
@@ -40,6 +40,7 @@ _MODULES = {
 _SUBCOMMANDS = {"serve": Role.SERVER, "generate": Role.TOOL, "version": Role.TOOL, "bench": Role.CLIENT}
 _BY_SUBCOMMAND = frozenset({"sglang", "sglang.cli.main", "sglang.__main__"})
 _TITLE = re.compile(r"(?:sglang|sgl_diffusion)::[A-Za-z_ ]+[A-Za-z0-9_ :.-]{0,96}", re.ASCII)
+_HALF = values.or_nothing(values.one_of("prefill", "decode"))
 
 GRAMMAR = Grammar(
     ARGPARSE,
@@ -60,6 +61,10 @@ GRAMMAR = Grammar(
         switch("dp_attention", "--enable-dp-attention"),
         value("nodes", values.size, "--nnodes"),
         value("node_rank", values.integer(0, 65535), "--node-rank"),
+        value("rendezvous", values.or_nothing(values.host), "--dist-init-addr", "--nccl-init-addr"),
+        value("all_to_all", values.or_nothing(values.word), "--moe-a2a-backend"),
+        switch("all_to_all", "--enable-deepep-moe", constant="deepep"),
+        value("disaggregation", _HALF, "--disaggregation-mode"),
         value("dtype", values.word, "--dtype"),
         value("quantization", values.word, "--quantization"),
         value("kv_cache_dtype", values.word, "--kv-cache-dtype"),
@@ -140,5 +145,6 @@ def read(program: Program, role: Role) -> Launch:
         ep=ep,
         gpus=gpus,
         offload=offload,
+        link=link_of(program, readings.text("rendezvous")),
         notes=(*launch.notes, *notes),
     )

@@ -112,6 +112,20 @@ def word(text: str) -> str:
     return found
 
 
+def or_nothing(read: Reader) -> Reader:
+    """What `read` makes of the text, and "" of what it refuses: for settings that decide nothing of memory,
+    so that a strange one costs no expectation.
+    """
+
+    def lenient(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError:
+            return ""
+
+    return lenient
+
+
 def one_of(*words: str) -> Reader:
     """One of these words, in any case."""
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 from exporter.engines.launch import values
-from exporter.engines.launch.common import first_word, gpus_of, image_version, launch_of, product
+from exporter.engines.launch.common import first_word, gpus_of, image_version, launch_of, link_of, product
 from exporter.engines.launch.facts import Launch, Role, Speculative
 from exporter.engines.launch.flags import (
     FLEXIBLE,
@@ -59,6 +59,18 @@ _SPECULATIVE = {
     "num_speculative_tokens": ("spec_tokens", values.integer(0, 4096)),
 }
 
+_KV_ROLE = {"kv_role": ("kv_role", values.word)}
+_HALVES = {"kv_producer": "prefill", "kv_consumer": "decode"}
+"""config/kv_transfer.py; of a server that may be both it is not known which half it does."""
+
+
+def _half(text: str) -> str:
+    try:
+        return _HALVES.get(str(values.json_parts(text, _KV_ROLE).get("kv_role")), "")
+    except ValueError:
+        return ""
+
+
 _EXPERTS = {"num_redundant_experts": ("redundant_experts", values.integer(0))}
 _ATTENTION = {"use_fp4_indexer_cache": ("fp4_indexer", values.boolean)}
 
@@ -73,6 +85,14 @@ GRAMMAR = Grammar(
         value("prefill_context", values.size, "--prefill-context-parallel-size", "-pcp"),
         value("dcp", values.size, "--decode-context-parallel-size", "-dcp"),
         *toggles("expert_parallel", "--enable-expert-parallel", "-ep"),
+        value("dp_local", values.size, "--data-parallel-size-local", "-dpl"),
+        value("dp_rank", values.integer(0, 65535), "--data-parallel-start-rank", "-dpr"),
+        value(
+            "all_to_all", values.or_nothing(values.word), "--all2all-backend", env=("VLLM_ALL2ALL_BACKEND",)
+        ),
+        value("disaggregation", _half, "--kv-transfer-config"),
+        value("rendezvous", values.or_nothing(values.host), "--master-addr"),
+        value("dp_rendezvous", values.or_nothing(values.host), "--data-parallel-address", "-dpa"),
         value("nodes", values.size, "--nnodes", "-n"),
         value("node_rank", values.integer(0, 65535), "--node-rank", "-r"),
         switch("headless", "--headless"),
@@ -147,6 +167,7 @@ def read(program: Program, role: Role) -> Launch:
         launch,
         engine_version=image_version(program),
         ep=ep,
+        link=link_of(program, readings.text("rendezvous") or readings.text("dp_rendezvous")),
         gpus=gpus_of(readings, "tp", "pp", "dp", "prefill_context"),
         quantization=None if launch.quantization in ("None", "none") else launch.quantization,
         speculative=_speculative(launch.speculative),
