@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exporter.capacity.assessment import Commitment
+from exporter.capacity.attribution import is_by_placement
 from exporter.exposition.collect.commitment import commitment_samples
 from exporter.exposition.collect.sample import Sample
 from exporter.exposition.families import Family, capacity, devices
@@ -31,6 +32,11 @@ def device_samples(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
         ),
         1,
     )
+    if one.source:
+        attribution = "placement" if is_by_placement(gpu) else "processes"
+        yield devices.GPU_ORIGIN, (*device, one.source, "experimental", attribution), 1
+        if gpu.reading is not None and gpu.reading.healthy is not None:
+            yield devices.GPU_HEALTHY, (*device, one.source), gpu.reading.healthy
     yield devices.GPU_UP, device, gpu.state in HEALTHY
     yield devices.GPU_STATE, (*device, gpu.state), 1
     for xid, (times, last) in gpu.xid_errors.items():
