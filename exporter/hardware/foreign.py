@@ -117,6 +117,11 @@ class ForeignSource:
     def vendor(self) -> str:
         return self._by.vendor
 
+    @property
+    def heard_at(self) -> float | None:
+        """When it gave its last answer, or failed to (monotonic); None: not yet."""
+        return self._heard.at if self._heard is not None else None
+
     async def ask(self) -> None:
         """Take what was said, and begin to ask again; waits only for a first word."""
         self._take()
@@ -306,6 +311,10 @@ class ForeignExporters:
         self._sources = [
             kept.get(entry.source) or ForeignSource(entry, self._inventory, self._proc) for entry in entries
         ]
+
+    @property
+    def sources(self) -> tuple[ForeignSource, ...]:
+        return tuple(self._sources)
 
     async def sweep(self, interval_seconds: float) -> list[tuple[ForeignSource, Sweep]]:
         """What each of them tells; waits a moment only for one that was never asked before."""

@@ -257,11 +257,15 @@ class _Reader:
             return None
         if metric.parts:
             samples = list({tuple(sorted(one.labels.items())): one for one in samples}.values())
-        told = [one.value * metric.scale for one in (samples if metric.parts else _newest(samples))]
-        if not metric.parts and len(set(told)) > 1:
+            told = (
+                [math.fsum(one.value * metric.scale for one in samples)] if _finite(samples) else [math.nan]
+            )
+        else:
+            told = [one.value * metric.scale for one in _newest(samples)]
+        if any(one != told[0] for one in told[1:]):
             self._errors["contradiction"] += 1
             return None
-        value = math.fsum(told) if all(map(math.isfinite, told)) else math.nan
+        value = told[0]
         if not least <= value <= most:
             self._errors["implausible"] += 1
             return None
@@ -334,6 +338,10 @@ class _Keys:
             return self._by_index.get(index, f"{self._name}-{index}")
         pci = _matching(sample.labels, self._labels.pci_bus_id, _PCI)
         return self._by_pci.get(pci, pci) or None
+
+
+def _finite(samples: Sequence[Sample]) -> bool:
+    return all(math.isfinite(one.value) for one in samples)
 
 
 def _newest(samples: Sequence[Sample]) -> Sequence[Sample]:
