@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 
 import foreign_pages
 import pytest
+import trustme
 from stand_in_http import Handler, Requests, answering, flooding, response, saying, serving
 
 from exporter.hardware import foreign
@@ -481,6 +483,28 @@ class TestSecrets:
     def test_a_certificate_authority_that_cannot_be_read_is_named_so(self, tmp_path: Path) -> None:
         _, sweep = answer_of(never, url="https://127.0.0.1:1/metrics", ca_file=tmp_path / "none")
         assert sweep.state == "ca_file"
+
+    def test_tls_is_verified_against_the_configured_authority(self, tmp_path: Path) -> None:
+        authority, file = trustme.CA(), tmp_path / "ca.pem"
+        authority.cert_pem.write_to_path(str(file))
+        server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(server_tls)
+
+        async def main() -> list[str]:
+            pages, found = Pages(), []
+            pages.say(foreign_pages.ascend((3448,)))
+            async with serving(pages, tls=server_tls) as port:
+                more: dict[str, object]
+                for more in ({}, {"ca_file": file}, {"insecure_skip_verify": True}):
+                    exporters = ForeignExporters(Inventory(None), Path("/proc"))
+                    exporters.apply([entry(port, url=f"https://127.0.0.1:{port}/metrics", **more)])
+                    await until_heard(exporters)
+                    ((_, sweep),) = await exporters.sweep(INTERVAL_SECONDS)
+                    found.append(sweep.state)
+                    await exporters.close()
+            return found
+
+        assert asyncio.run(main()) == ["tls", "up", "up"]
 
     def test_plain_http_behind_https_is_named_so(self) -> None:
         async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
