@@ -59,8 +59,9 @@ class Host:
         return one
 
 
-def vllm_of(host: Host, pid: int, ranks: int, *flags: str, **more: object) -> None:
-    host.run(pid, "/usr/bin/python3", "/usr/bin/vllm", "serve", R1, "-tp", str(ranks), *flags, **more)  # type: ignore[arg-type]
+def vllm_of(host: Host, pid: int, ranks: int, *flags: str, model: str = R1, **more: object) -> None:
+    """vLLM's server, its engine core at the next pid, and its workers after that."""
+    host.run(pid, "/usr/bin/python3", "/usr/bin/vllm", "serve", model, "-tp", str(ranks), *flags, **more)  # type: ignore[arg-type]
     host.run(pid + 1, "VLLM::EngineCore", parent=pid, padding=200)
     for rank in range(ranks):
         host.run(pid + 2 + rank, f"VLLM::Worker_TP{rank}", parent=pid + 1, padding=200)

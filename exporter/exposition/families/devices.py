@@ -21,8 +21,8 @@ GPU_INFO = info(
 GPU_ORIGIN = info(
     "gpu_origin",
     (*DEVICE, "source", "support", "attribution"),
-    "The exporter that tells of a device which is not read here, experimental; attribution: whether processes "
-    "tell who holds it, or only the placement of deployments.",
+    "The exporter that tells of a device which is not read here, experimental; attribution: whether "
+    "processes tell who holds it, or only the placement of deployments.",
 )
 GPU_HEALTHY = gauge(
     "gpu_healthy",
