@@ -148,6 +148,8 @@ def test_environment_counts_where_it_may_be_read(host: Host) -> None:
         ({"ROCR_VISIBLE_DEVICES": "GPU-1f9de0957d137942,3"}, ("GPU-1f9de0957d137942", "3")),
         ({"ROCR_VISIBLE_DEVICES": "4,5,6,7", "HIP_VISIBLE_DEVICES": "1,3"}, ("5", "7")),
         ({"ROCR_VISIBLE_DEVICES": "4,5", "CUDA_VISIBLE_DEVICES": "1,2"}, ("5",)),
+        ({"ASCEND_RT_VISIBLE_DEVICES": "4,5,6,7"}, ("4", "5", "6", "7")),
+        ({"ASCEND_VISIBLE_DEVICES": "4,5,6,7", "ASCEND_RT_VISIBLE_DEVICES": "0,1"}, ("4", "5")),
         ({"HIP_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": ""}, None),
     ],
 )
