@@ -166,7 +166,7 @@ class _Reader:
                 groups.setdefault(key, {}).setdefault(field, []).append(sample)
                 named[key] = {**named.get(key, {}), **{k: v for k, v in sample.labels.items() if v}}
         devices = tuple(self._device(key, named[key], group) for key, group in groups.items())
-        return Page(tuple(self._apart(devices)), self._count(samples), dict(self._errors))
+        return Page(tuple(self._apart(devices)), self._count(samples), dict(+self._errors))
 
     def _meant(self, metric: ForeignMetric, samples: Samples) -> list[Sample]:
         return [

@@ -84,7 +84,7 @@ class TestKinds:
         idle, busy = page.devices
         assert (idle.uuid, idle.index, idle.name) == (foreign_pages.vdie(0), 0, "910B2-Ascend-V1")
         assert idle.pci_bus_id == "0000:C1:00.0"
-        assert page.count == 2
+        assert (page.count, page.errors) == (2, {})
         assert idle.reading is not None and busy.reading is not None
         assert idle.reading.memory_total_bytes == 64 * GIB  # 65536 "MB" are MiB
         assert (idle.reading.memory_used_bytes, busy.reading.memory_used_bytes) == (3448 * MIB, 59356 * MIB)
@@ -160,7 +160,7 @@ class TestKinds:
         assert one.reading.processes == (GpuProcess(77, 512 * MIB),)
         assert one.reading.utilization_ratio == 1.0  # rounded up by its exporter
         assert one.reading.healthy is True
-        assert not any(read(CUSTOM, page).errors.values())
+        assert read(CUSTOM, page).errors == {}
 
 
 class TestTimes:

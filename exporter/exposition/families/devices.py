@@ -78,7 +78,9 @@ GPU_BANDWIDTH = gauge(
     "Share of time in which device memory was read or written.",
 )
 GPU_TEMPERATURE = gauge(
-    "gpu_temperature_celsius", (*DEVICE, "sensor"), "Temperature by sensor: gpu, memory; edge, junction, mem."
+    "gpu_temperature_celsius",
+    (*DEVICE, "sensor"),
+    "Temperature by sensor: gpu, memory, board; edge, junction, mem.",
 )
 GPU_POWER = gauge("gpu_power_watts", DEVICE, "Power draw, averaged by the driver where it can.")
 GPU_POWER_LIMIT = gauge("gpu_power_limit_watts", DEVICE, "Power limit that is enforced now.")
