@@ -51,7 +51,8 @@ def place_of(url: str) -> tuple[bool, str, int, str]:
 
 
 def is_of_this_host(host: str) -> bool:
-    """Whether a numeric address is one of this host's: only such a one can be bound (ip(7))."""
+    """Whether a numeric address is one of this host's: only such a one can be bound (ip(7)), unless the host
+    allows others to be (ip_nonlocal_bind)."""
     address = ip_address(host)
     if address.is_loopback:
         return True

@@ -84,7 +84,7 @@ async def until_heard(exporters: ForeignExporters) -> None:
 
 
 def entry(port: int, **more: object) -> ForeignExporter:
-    base: dict[str, object] = {"kind": "ascend", "url": f"http://127.0.0.1:{port}/metrics", "timeout": 0.5}
+    base: dict[str, object] = {"kind": "ascend", "url": f"http://127.0.0.1:{port}/metrics", "timeout": 0.3}
     return ForeignExporter(**(base | more))  # type: ignore[arg-type]
 
 
@@ -412,7 +412,7 @@ def test_each_failure_has_its_state_its_advice_and_no_device(name: str) -> None:
     assert (sweep.state, sweep.gpus, sweep.visible) == (state, (), 0)
     assert source.errors[state] == 1
     assert ADVICE[state]
-    assert time.monotonic() - started < 0.5 + 1
+    assert time.monotonic() - started < 0.3 + 1
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
@@ -533,7 +533,7 @@ def test_a_silent_exporter_costs_a_poll_a_moment_and_only_the_first() -> None:
     async def main() -> list[float]:
         async with serving(never) as port:
             exporters = ForeignExporters(Inventory(None), Path("/proc"))
-            exporters.apply([entry(port, timeout=0.4)])
+            exporters.apply([entry(port, timeout=0.3)])
             seconds = []
             for _ in range(2):
                 started = time.monotonic()

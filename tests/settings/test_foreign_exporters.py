@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from exporter.settings.errors import ConfigurationError
-from exporter.settings.foreign import is_of_this_host, place_of
-from exporter.settings.options import ForeignExporter, Settings, from_plain
+from exporter.settings.foreign import is_of_this_host, place_of, problems
+from exporter.settings.options import (
+    ForeignExporter,
+    ForeignLabels,
+    ForeignMetric,
+    ForeignMetrics,
+    Settings,
+    from_plain,
+)
 from exporter.settings.reader import read
 from exporter.settings.resolve import plain
 
@@ -53,51 +60,70 @@ def test_a_mapping_of_the_operator_s_own_survives_the_way_into_the_daemon(write:
 
 
 @pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "url is missing"),
+        ("127.0.0.1:8082", "url should be http://ADDRESS:PORT/metrics"),
+        ("ftp://127.0.0.1/metrics", "url should be http://ADDRESS:PORT/metrics"),
+        ("http://127.0.0.1:x/metrics", "url is no URL"),
+        ("http://me:hunter2@127.0.0.1/", "use bearer_token_file"),
+        ("http://127.0.0.1:0/metrics", "name the port"),
+        ("http://127.0.0.1:1/a b", "percent-encode"),
+        ("http://127.0.0.1:1/#a", "without #"),
+        ("http://npu-01:8082/metrics", "an exporter of another host is not asked"),
+        ("http://192.0.2.7:8082/metrics", "no address of this host"),
+        ("http://169.254.169.254/latest", "no address of this host"),
+        ("http://[fe80::1]:8082/metrics", "no address of this host"),
+        ("http://0.0.0.0:8082/metrics", "no address of this host"),
+        ("http://[::]:8082/metrics", "no address of this host"),
+        ("http://224.0.0.1:8082/metrics", "no address of this host"),
+        ("http://[::ffff:192.0.2.7]:8082/metrics", "no address of this host"),
+    ],
+)
+def test_an_address_that_is_not_asked_is_refused_and_no_secret_repeated(url: str, said: str) -> None:
+    [(place, found)] = problems([ForeignExporter(kind="ascend", url=url)])
+    assert place == 0
+    assert said in found and "hunter2" not in found
+
+
+@pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (f'kind = "ascent"\n{URL}', "input should be 'ascend', 'gaudi', 'xpumd', 'cambricon' or 'custom'"),
-        (URL, "kind is missing: one of ascend, gaudi, xpumd, cambricon, custom"),
-        ('kind = "ascend"', "url is missing"),
-        ('kind = "ascend"\nurl = "127.0.0.1:8082"', "url should be http://ADDRESS:PORT/metrics"),
-        ('kind = "ascend"\nurl = "ftp://127.0.0.1/metrics"', "url should be http://ADDRESS:PORT/metrics"),
-        ('kind = "ascend"\nurl = "http://127.0.0.1:x/metrics"', "url is no URL"),
-        ('kind = "ascend"\nurl = "http://me:hunter2@127.0.0.1/"', "use bearer_token_file"),
-        ('kind = "ascend"\nurl = "http://127.0.0.1:0/metrics"', "name the port"),
-        ('kind = "ascend"\nurl = "http://127.0.0.1:1/a b"', "percent-encode"),
-        ('kind = "ascend"\nurl = "http://127.0.0.1:1/#a"', "without #"),
-        ('kind = "ascend"\nurl = "http://npu-01:8082/metrics"', "an exporter of another host is not asked"),
-        ('kind = "ascend"\nurl = "http://192.0.2.7:8082/metrics"', "no address of this host"),
-        ('kind = "ascend"\nurl = "http://169.254.169.254/latest"', "no address of this host"),
-        ('kind = "ascend"\nurl = "http://[fe80::1]:8082/metrics"', "no address of this host"),
-        ('kind = "ascend"\nurl = "http://0.0.0.0:8082/metrics"', "no address of this host"),
-        ('kind = "ascend"\nurl = "http://[::]:8082/metrics"', "no address of this host"),
-        ('kind = "ascend"\nurl = "http://224.0.0.1:8082/metrics"', "no address of this host"),
-        ('kind = "ascend"\nurl = "http://[::ffff:192.0.2.7]:8082/metrics"', "no address of this host"),
-        (f'kind = "ascend"\n{URL}\nca_file = "/ca.pem"', "belong to an https:// url"),
-        (f'kind = "ascend"\n{URL}\nname = "N P U"', "name should begin with a small letter"),
-        (f'kind = "ascend"\n{URL}\nname = "nvml"', "'nvml' is a source of the daemon's own"),
-        (f'kind = "ascend"\n{URL}\nvendor = "huawei"', 'vendor belong to kind = "custom"'),
-        (f'kind = "custom"\n{URL}', "vendor is missing"),
-        (f'kind = "custom"\n{URL}\nvendor = "nvidia"', "are read by the daemon itself"),
-        (f'kind = "custom"\n{URL}\nvendor = "metax"', "labels should name what tells devices apart"),
-        (f'kind = "custom"\n{URL}\nvendor = "metax"', "metrics.memory_total_bytes is missing"),
-        (f'kind = "custom"\n{URL}\nvendor = "metax"', "needs memory_used_bytes or memory_free_bytes"),
-        (f'kind = "custom"\n{URL}\nvendor = "metax"\nlabels = {{ index = "a-b" }}', "is no name of a label"),
+        ({}, "kind is missing: one of ascend, gaudi, xpumd, cambricon, custom"),
+        ({"kind": "ascend", "ca_file": Path("/ca.pem")}, "belong to an https:// url"),
+        ({"kind": "ascend", "name": "N P U"}, "name should begin with a small letter"),
+        ({"kind": "ascend", "name": "nvml"}, "'nvml' is a source of the daemon's own"),
+        ({"kind": "ascend", "vendor": "huawei"}, 'vendor belong to kind = "custom"'),
+        ({"kind": "custom"}, "vendor is missing"),
+        ({"kind": "custom", "vendor": "nvidia"}, "are read by the daemon itself"),
+        ({"kind": "custom", "product": "a\nb"}, "control characters"),
+        ({"kind": "custom"}, "labels should name what tells devices apart"),
+        ({"kind": "custom"}, "metrics.memory_total_bytes is missing"),
+        ({"kind": "custom"}, "needs memory_used_bytes or memory_free_bytes"),
+        ({"kind": "custom", "labels": ForeignLabels(index="a-b")}, "is no name of a label"),
         (
-            f'kind = "custom"\n{URL}\nvendor = "m"\nmetrics = {{ process_bytes = {{ name = "p" }} }}',
+            {"kind": "custom", "metrics": ForeignMetrics(process_bytes=ForeignMetric(name="p"))},
             "needs labels.process",
         ),
         (
-            f'kind = "custom"\n{URL}\nvendor = "m"\nmetrics = {{ healthy = {{ name = "a b" }} }}',
+            {"kind": "custom", "metrics": ForeignMetrics(healthy=ForeignMetric(name="a b"))},
             "is no name of a series",
         ),
     ],
 )
-def test_what_cannot_work_is_refused_and_no_secret_repeated(entry: str, said: str, write: Write) -> None:
-    found = problem(write(f"[[foreign_exporters]]\n{entry}\n"))
-    assert said in found
-    assert "foreign_exporters.0" in found
-    assert "hunter2" not in found
+def test_what_cannot_work_is_refused(entry: dict[str, object], said: str) -> None:
+    made = ForeignExporter(url="http://127.0.0.1:8082/metrics", **entry)  # type: ignore[arg-type]
+    assert any(said in found for _, found in problems([made]))
+
+
+def test_every_problem_names_its_entry(write: Write) -> None:
+    found = problem(write('[[foreign_exporters]]\nkind = "ascend"\nurl = "http://npu-01:8082/metrics"\n'))
+    assert "foreign_exporters.0: url should name this host" in found
+
+
+def test_an_unknown_kind_names_those_that_are_known(write: Write) -> None:
+    found = problem(write(f'[[foreign_exporters]]\nkind = "ascent"\n{URL}\n'))
+    assert "input should be 'ascend', 'gaudi', 'xpumd', 'cambricon' or 'custom'" in found
 
 
 def test_names_must_differ(write: Write) -> None:
