@@ -12,7 +12,7 @@ from typing import get_args
 import foreign_pages
 import pytest
 from foreign_pages import line
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.engines.telemetry.client import Unanswered
@@ -291,6 +291,7 @@ LINES = st.builds(
 )
 
 
+@settings(deadline=None)  # what else the machine does is no fault of a page
 @given(st.lists(LINES, max_size=20))
 def test_whatever_stands_there_devices_come_out_or_a_reason(lines: list[str]) -> None:
     try:
@@ -308,6 +309,7 @@ def test_whatever_stands_there_devices_come_out_or_a_reason(lines: list[str]) ->
         assert all(math.isfinite(celsius) for celsius in reading.temperature_celsius.values())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_no_bytes_are_worse_than_no_page(page: bytes) -> None:
     by = map_of(CUSTOM)
