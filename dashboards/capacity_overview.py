@@ -48,7 +48,14 @@ from panels import (
 ALERT = 'alertname=~"DeepSeek.+", alertname!="DeepSeekWatchdog", instance=~"(|$instance)"'
 SEVERITY = words(critical=RED, warning=ORANGE, info=BLUE)
 DEVICE_STATE = words(
-    up=GREEN, released=BLUE, stalled=RED, lost=RED, error=RED, driver_down=RED, no_permission=RED
+    up=GREEN,
+    released=BLUE,
+    stalled=RED,
+    lost=RED,
+    error=RED,
+    driver_down=RED,
+    source_down=RED,
+    no_permission=RED,
 )
 
 PER_SOURCE = "instance, job, source"

@@ -1,10 +1,13 @@
 """One snapshot with everything in it, and one with nothing, for the tests of what is made from snapshots.
 
 The figures are plausible for a host with two H200, of which one is lost; they are written down here and not
-worked out, so that these tests hold still when the arithmetic learns something.
+worked out, so that these tests hold still when the arithmetic learns something. Of the first
+device another exporter is said to tell, so that its families have samples too.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from exporter.capacity.alert import Alert
 from exporter.capacity.assessment import Assessment, Bounds, Commitment, DeploymentStatus
@@ -68,12 +71,18 @@ READING = GpuReading(
     visible_memory_total_bytes=150_754_820_096,
     visible_memory_used_bytes=120 * GIB,
     firmware={"vbios": "96.00.A5.00.01"},
+    healthy=True,
     partitioning={"compute": "SPX", "memory": "NPS1"},
     processes=(GpuProcess(4242, 110 * GIB), GpuProcess(77, 4 * GIB)),
 )
 
 GPUS = (
-    Gpu(identity(0), GpuState.UP, reading=READING, last_success_seconds=NOW_SECONDS),
+    Gpu(
+        replace(identity(0), source="elsewhere"),
+        GpuState.UP,
+        reading=READING,
+        last_success_seconds=NOW_SECONDS,
+    ),
     Gpu(
         identity(1),
         GpuState.LOST,

@@ -159,7 +159,8 @@ def assess(
     held = {
         gpu.identity.uuid: holdings
         for gpu in observation.gpus
-        if gpu.reading and (holdings := attribution.device_holdings(gpu, owned)) is not None
+        if gpu.reading
+        and (holdings := attribution.device_holdings(gpu, owned, _placed(gpu, observation))) is not None
     }
     host_held = attribution.host_holdings(owned, observation.memory)
     devices = {
@@ -258,6 +259,16 @@ class _ThroughDevices:
 
     held: int
     committed: Bounds
+
+
+def _placed(gpu: Gpu, observation: Observation) -> dict[str, int]:
+    """Deployments that run and should be on a device → bytes that they should hold there, at least."""
+    uuid = gpu.identity.uuid
+    return {
+        one.name: device_expected(one, uuid).low
+        for one in observation.declared
+        if one.name in observation.owned and uuid in one.ranks
+    }
 
 
 def _through_devices(observation: Observation, held: Mapping[str, tuple[Holding, ...]]) -> _ThroughDevices:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from exporter.capacity.observation import Declared
@@ -68,9 +69,14 @@ def devices_of_pids(gpus: Iterable[Gpu]) -> dict[int, set[str]]:
     return found
 
 
-def device_holdings(gpu: Gpu, owned: Mapping[str, frozenset[int]]) -> tuple[Holding, ...] | None:
+def device_holdings(
+    gpu: Gpu, owned: Mapping[str, frozenset[int]], placed: Mapping[str, int] | None = None
+) -> tuple[Holding, ...] | None:
     """The device's used bytes by holder; they sum to it. None when the driver gives no used bytes, but for a
     unified device, of which then only the processes tell.
+
+    ``placed``: deployments that run and should be on this device → bytes that they should hold there. They
+    decide where an exporter tells of a device without its processes: what is used is then theirs.
 
     What no process accounts for (contexts of dead processes, the driver's own) is `unattributed`; so is all
     of it when the process list cannot be read. Drivers count shared pages once for each process: what
@@ -84,6 +90,8 @@ def device_holdings(gpu: Gpu, owned: Mapping[str, frozenset[int]]) -> tuple[Hold
         used = sum(one.used_bytes or 0 for one in reading.processes)
     if used is None:
         return None
+    if is_by_placement(gpu) and placed:
+        return _by_placement(used, placed)
     owner = {pid: name for name, pids in owned.items() for pid in pids}
     held: dict[str, int] = {}
     other = 0
@@ -105,6 +113,29 @@ def device_holdings(gpu: Gpu, owned: Mapping[str, frozenset[int]]) -> tuple[Hold
         *(Holding(name, "deployment", size) for name, size in sorted(held.items())),
         Holding(OTHER, "other", other),
         Holding(UNATTRIBUTED, "unattributed", rest),
+    )
+
+
+def is_by_placement(gpu: Gpu) -> bool:
+    """Whether who holds a device is told by where deployments are placed, because its exporter lists no
+    processes. A driver of our own that cannot list them is a fault, and is told as one."""
+    return bool(gpu.identity.source) and (gpu.reading is None or gpu.reading.processes is None)
+
+
+def _by_placement(used: int, placed: Mapping[str, int]) -> tuple[Holding, ...]:
+    """All of it to the only deployment; several share it as they should hold it, or equally where that is not
+    known of each."""
+    names = sorted(placed)
+    shares = [placed[name] for name in names] if all(placed.values()) else [1] * len(names)
+    total, given, before = sum(shares), [], 0
+    for share in accumulate(shares):
+        upto = used * share // total
+        given.append(upto - before)
+        before = upto
+    return (
+        *(Holding(name, "deployment", size) for name, size in zip(names, given, strict=True)),
+        Holding(OTHER, "other", 0),
+        Holding(UNATTRIBUTED, "unattributed", 0),
     )
 
 

@@ -72,6 +72,10 @@ def to_toml(settings: Settings, *, comments: bool = False) -> str:
         lines += ["", *_EXAMPLE.splitlines(), "#", "# Every key of a deployment:", *_keys(options.Deployment)]
         lines += ["#", "# and of its `match`:", *_keys(options.Match)]
         lines += ["#", *_ALERTMANAGER_EXAMPLE.splitlines(), "#", *_keys(options.Alertmanager)]
+        lines += ["#", *_FOREIGN_EXAMPLE.splitlines(), "#", *_keys(options.ForeignExporter)]
+        lines += ["# of its `labels`:", *_keys(options.ForeignLabels)]
+        lines += ["# of its `metrics`:", *_keys(options.ForeignMetrics)]
+        lines += ["# and of each of these:", *_keys(options.ForeignMetric)]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -90,6 +94,16 @@ _ALERTMANAGER_EXAMPLE = """\
 # Whom the daemon tells of its own alerts, for hosts whose Prometheus has no rules or is down:
 # [[alertmanagers]]
 # url = "http://127.0.0.1:9093"
+#
+# Every key of it:"""
+
+
+_FOREIGN_EXAMPLE = """\
+# Another exporter of this host that tells of devices which are not NVIDIA's or AMD's; experimental,
+# docs/FOREIGN.md:
+# [[foreign_exporters]]
+# kind = "ascend"
+# url = "http://127.0.0.1:8082/metrics"
 #
 # Every key of it:"""
 

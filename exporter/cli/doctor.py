@@ -14,6 +14,7 @@ from exporter.cli.checks import Check
 from exporter.cli.common import NO, flags_of, load, print_json, settings_flags, table
 from exporter.cli.doctor_alerts import alertmanagers
 from exporter.cli.doctor_engines import engines
+from exporter.cli.doctor_foreign import foreign
 from exporter.cli.doctor_gpus import gpus
 from exporter.daemon import paths
 from exporter.daemon.control import is_alive
@@ -35,6 +36,7 @@ def command(file: Path | None, as_json: bool, **given: Any) -> None:
         _processes(settings),
         *engines(settings.host.proc_path),
         *gpus(settings),
+        *foreign(settings),
         *alertmanagers(settings),
         _state(settings),
         _daemon(settings),

@@ -22,17 +22,19 @@ def gpus(settings: Settings) -> list[Check]:
     """Every driver and device; of AMD's nothing where there is none."""
     inventory = Inventory(None)
     amd = AmdSource(settings.nvml, inventory, settings.host.sys_path, settings.host.proc_path)
-    other = settings.amd.enabled and amd.is_here
+    has_amd = settings.amd.enabled and amd.is_here
+    other = has_amd or bool(settings.foreign_exporters)
     declared = {index for entry in settings.deployments for index in entry.devices}
     needed = bool(declared) or bool(settings.expected_gpus)
     checks, seen = _nvml(settings, inventory, needed=needed and not other)
     if not settings.amd.enabled:
         checks.append(Check("amdgpu", "note", "switched off (amd.enabled)"))
-    elif other:
+    elif has_amd:
         more, seen_there = _amd(amd)
         checks += more
         seen = seen_there if seen is None else seen | (seen_there or set())
-    missing = sorted(declared - seen) if seen is not None else []
+    # Of other exporters' devices `doctor` knows no numbers: these come after those that were ever seen here.
+    missing = sorted(declared - seen) if seen is not None and not settings.foreign_exporters else []
     if missing:
         advice = "correct `devices` of the deployment, or find out why the driver does not list the device"
         checks.append(Check("gpus.declared", "problem", f"declared but not here: {missing}", advice))

@@ -445,7 +445,8 @@ class EngineWatch:
 
 
 def devices_of(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, ...] | None:
-    """Indices of an instance's devices: those it holds, else those it may see; None: not known yet.
+    """Indices of an instance's devices: those it holds, else those it may see, else the only ones that it can
+    have; None: not known yet.
 
     Engines that also run on the processor have none while they hold none.
     """
@@ -467,7 +468,21 @@ def devices_of(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, ...] | Non
     visible = _visible(instance, gpus)
     if visible and held <= set(visible) and len(visible) >= wanted:
         return visible[: wanted or len(visible)]
+    unlisted = _unlisted(gpus)
+    if not held and len(unlisted) == max(1, wanted):
+        return unlisted  # nobody tells who holds them, and there is no choice
     return tuple(sorted(held)) or None
+
+
+def _unlisted(gpus: Sequence[Gpu]) -> tuple[int, ...]:
+    """Devices whose exporter tells of no processes."""
+    return tuple(
+        sorted(
+            gpu.identity.index
+            for gpu in gpus
+            if gpu.identity.source and (gpu.reading is None or gpu.reading.processes is None)
+        )
+    )
 
 
 _ON_PROCESSORS = frozenset({"llama.cpp", "llama-cpp-python", "ollama", "transformers"})

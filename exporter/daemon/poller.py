@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
-from typing import NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
 from exporter import log
 from exporter.capacity.assessment import Assessment, assess
@@ -29,6 +30,9 @@ from exporter.hardware.supervision import VENDOR, GpuSource, NvmlSource, Sweep
 from exporter.models.catalog import Catalog, catalog
 from exporter.settings.options import Settings
 from exporter.snapshot import Reload, Snapshot, Source
+
+if TYPE_CHECKING:
+    from exporter.hardware.foreign import ForeignExporters, ForeignSource
 
 _log = log.get(__name__)
 
@@ -55,6 +59,7 @@ class Poller:
         self.settings = settings
         self.nvml = NvmlSource(settings.nvml, inventory, command=gpu_worker)
         self.amd = AmdSource(settings.nvml, inventory, settings.host.sys_path, settings.host.proc_path)
+        self._foreign: ForeignExporters | None = None
         self._demo = demo
         self.clock_steps = 0
         self.reload = Reload(successful=True, at_seconds=time.time())
@@ -110,10 +115,13 @@ class Poller:
         self.last_poll_monotonic = started
         sources = []
         nvml, amd = await self._sweep()
-        gpus = nvml.sweep.gpus + amd.sweep.gpus if amd else nvml.sweep.gpus
+        foreign = await self._sweep_foreign()
+        told = [one.gpus for _, one in foreign]
+        gpus = tuple(chain(nvml.sweep.gpus, amd.sweep.gpus if amd else (), *told))
         sources.append(self._nvml_source(nvml))
         if amd:
             sources.append(self._amd_source(amd))
+        sources += [self._source(of.name, one.state, of.seconds, errors=of.errors) for of, one in foreign]
         host_started = time.monotonic()
         host, host_state = self._read_host()
         sources.append(self._source("host", host_state, time.monotonic() - host_started))
@@ -145,11 +153,11 @@ class Poller:
             taken_at_seconds=taken_at,
             duration_seconds=time.monotonic() - started,
             gpus=gpus,
-            visible_gpus={
-                vendor: timed.sweep.visible
-                for vendor, timed in ((VENDOR, nvml), (amd_source.VENDOR, amd))
-                if timed and timed.sweep.up
-            },
+            visible_gpus=_visible(
+                (VENDOR, nvml.sweep),
+                (amd_source.VENDOR, amd.sweep if amd else None),
+                *((of.vendor, one) for of, one in foreign),
+            ),
             expected_gpus=self._expected_gpus(),
             driver_version=nvml.sweep.driver_version or (amd.sweep.driver_version if amd else ""),
             host=host,
@@ -207,9 +215,10 @@ class Poller:
         self.amd.resume()
 
     async def close(self) -> None:
-        """End every worker for good."""
+        """End every worker for good, and ask nobody any more."""
         self.links.source.close()
-        await asyncio.gather(self.nvml.close(), self.amd.close())
+        foreign = [self._foreign.close()] if self._foreign is not None else []
+        await asyncio.gather(self.nvml.close(), self.amd.close(), *foreign)
 
     def worker_pids(self) -> list[int]:
         """Live workers of every driver."""
@@ -230,6 +239,18 @@ class Poller:
         started = time.monotonic()
         sweep = await source.sweep(self.settings.poll.interval)
         return _Timed(sweep, time.monotonic() - started)
+
+    async def _sweep_foreign(self) -> list[tuple[ForeignSource, Sweep]]:
+        """What other exporters of this host tell of devices; loaded with the first that is configured."""
+        entries = self.settings.foreign_exporters
+        if self._foreign is None:
+            if not entries:
+                return []
+            from exporter.hardware.foreign import ForeignExporters
+
+            self._foreign = ForeignExporters(self.nvml.inventory, self.settings.host.proc_path)
+        self._foreign.apply(entries)
+        return await self._foreign.sweep(self.settings.poll.interval)
 
     def _has_amd(self) -> bool:
         """Whether there is anything to say of AMD devices: most hosts have none, and pay nothing."""
@@ -262,15 +283,20 @@ class Poller:
 
     def _expected_gpus(self) -> int:
         configured = self.settings.expected_gpus
-        return len(self.nvml.inventory.all()) if configured is None else configured
+        if configured is not None:
+            return configured
+        read = {"", *(entry.source for entry in self.settings.foreign_exporters)}
+        return sum(one.source in read for one in self.nvml.inventory.all())
 
     def _nvml_source(self, timed: _Timed) -> Source:
         # Devices that are configured or declared are NVIDIA's where nothing speaks of another vendor's.
-        expected = bool(self.nvml.remembered()) or (self._wants_gpus() and not self._has_amd())
+        others = self._has_amd() or bool(self.settings.foreign_exporters)
+        expected = bool(self.nvml.remembered()) or (self._wants_gpus() and not others)
         return self._gpu_source("nvml", self.nvml, timed, self.settings.nvml.enabled and expected)
 
     def _amd_source(self, timed: _Timed) -> Source:
-        expected = bool(self.amd.remembered()) or (self._wants_gpus() and not self.nvml.remembered())
+        others = bool(self.nvml.remembered()) or bool(self.settings.foreign_exporters)
+        expected = bool(self.amd.remembered()) or (self._wants_gpus() and not others)
         return self._gpu_source("amdgpu", self.amd, timed, expected)
 
     def _wants_gpus(self) -> bool:
@@ -327,3 +353,12 @@ class Poller:
                 self._problems[key] = one.problem
             elif self._problems.pop(key, None):
                 _log.info("deployment has an expectation", deployment=one.name)
+
+
+def _visible(*sweeps: tuple[str, Sweep | None]) -> dict[str, int]:
+    """Vendor → devices that its driver, or the exporters that tell of it, list now."""
+    found: dict[str, int] = {}
+    for vendor, sweep in sweeps:
+        if sweep is not None and sweep.up:
+            found[vendor] = found.get(vendor, 0) + sweep.visible
+    return found

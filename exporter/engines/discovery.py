@@ -46,10 +46,17 @@ _ADOPTERS = frozenset(
     }
 )
 """Who gets the children of a process that died, beside pid 1 (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
-"""Which devices a runtime shows to its program; HIP heeds CUDA's too (rocm.docs.amd.com, GPU isolation)."""
-_VISIBLE_BELOW = "ROCR_VISIBLE_DEVICES"
-"""Which devices ROCm's lower layer shows to HIP, by index or uuid: HIP counts what is left."""
+_VISIBLE = (
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ASCEND_RT_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+)
+"""Which devices a runtime shows to its program; HIP heeds CUDA's too (rocm.docs.amd.com, GPU isolation), and
+CANN's is how vllm-ascend is placed (docs.vllm.ai/projects/ascend, Multi-Node)."""
+_VISIBLE_BELOW = ("ROCR_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES")
+"""Which devices a lower layer shows, by index or uuid, so that the runtime counts what is left: ROCm's to
+HIP, and Huawei's container runtime to a container."""
 _DEEPEST = 64
 
 Key = tuple[int, int]
@@ -369,7 +376,8 @@ def _visible(environment: Mapping[str, str]) -> tuple[str, ...] | None:
     """The devices that a process may see, as the driver counts them; None when nothing limits them."""
     listed = (_listed(environment.get(variable)) for variable in _VISIBLE)
     found = next((parts for parts in listed if parts is not None), None)
-    below = _listed(environment.get(_VISIBLE_BELOW))
+    lower = (_listed(environment.get(variable)) for variable in _VISIBLE_BELOW)
+    below = next((parts for parts in lower if parts is not None), None)
     if found is None or below is None:
         return found or below
     return tuple(below[int(part)] for part in found if part.isdigit() and int(part) < len(below))

@@ -28,6 +28,8 @@ class GpuState(StrEnum):
     """the driver was let go on request"""
     DRIVER_DOWN = "driver_down"
     """no driver answers, so nothing is known of the device"""
+    SOURCE_DOWN = "source_down"
+    """the exporter that tells of it does not answer, so nothing is known of the device"""
     SUSPENDED = "suspended"
     """powered down by the kernel because nobody uses it; reading it would wake it"""
 
@@ -39,7 +41,8 @@ HEALTHY = frozenset({GpuState.UP, GpuState.SUSPENDED})
 @dataclass(frozen=True, slots=True)
 class GpuIdentity:
     """What a device is; stays the same while the driver runs. `index` is the driver's at last sight; where
-    drivers of several vendors run, NVIDIA's devices come first."""
+    drivers of several vendors run, NVIDIA's devices come first. `source` names the exporter that tells of
+    the device; "" where we read it ourselves."""
 
     uuid: str
     index: int
@@ -49,6 +52,7 @@ class GpuIdentity:
     memory_kind: str
     numa_node: int | None = None
     driver_version: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class GpuReading:
     visible_memory_used_bytes: int | None = None
     firmware: Mapping[str, str] = field(default_factory=dict)
     """part of the device → version that it runs"""
+    healthy: bool | None = None
+    """whether the exporter that tells of the device calls it healthy; None: it does not say"""
     partitioning: Mapping[str, str] = field(default_factory=dict)
     """`compute` and `memory` → mode that the device is divided in"""
     processes: tuple[GpuProcess, ...] | None = None

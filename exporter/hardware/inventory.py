@@ -79,6 +79,7 @@ def _identity(row: Mapping[str, Any]) -> GpuIdentity:
     texts = {
         key: row[key] for key in ("uuid", "name", "vendor", "pci_bus_id", "memory_kind", "driver_version")
     }
+    texts["source"] = row.get("source", "")  # older files know only devices that we read ourselves
     if not all(isinstance(one, str) for one in texts.values()) or not texts["uuid"]:
         raise ValueError("a device without its names")
     return GpuIdentity(index=int(row["index"]), numa_node=None if node is None else int(node), **texts)

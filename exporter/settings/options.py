@@ -192,6 +192,88 @@ class Alertmanager:
     labels: dict[str, str] = option({}, "labels on every alert, such as the external_labels of Prometheus")
 
 
+ForeignKind = Literal["ascend", "gaudi", "xpumd", "cambricon", "custom"]
+"""Exporters whose series are known (hardware/data/foreign.toml), or one whose series the operator names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignLabels:
+    """Which label of another exporter's series says what; identity needs `index`, `uuid` or `pci_bus_id`."""
+
+    __pydantic_config__ = STRICT
+    index: str | None = option(None, "label with the device's number")
+    uuid: str | None = option(None, "label with what identifies the device for good: uuid, serial number")
+    pci_bus_id: str | None = option(None, "label with its PCI address")
+    name: str | None = option(None, "label with the name of the product")
+    driver_version: str | None = option(None, "label with the version of its driver")
+    process: str | None = option(None, "label with a process id, as the host counts them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignMetric:
+    """One series of another exporter: its value × `scale` is the value in our unit."""
+
+    __pydantic_config__ = STRICT
+    name: Annotated[str, Len(1, 128)] = option("", "name of the series")
+    scale: Annotated[float, Gt(0), Le(1e15)] = option(1.0, "factor to our unit: 1048576 for MiB, 0.01 for %")
+    where: dict[str, str] = option({}, "labels that a sample must have, to be meant")
+    parts: bool = option(False, "several samples of one device are parts of it, and are added up")
+    equals: float = option(1.0, "of `healthy`: the value that means healthy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignMetrics:
+    """What another exporter's series are here; memory_total_bytes is needed, and used or free."""
+
+    __pydantic_config__ = STRICT
+    memory_total_bytes: ForeignMetric | None = option(None, "device memory")
+    memory_used_bytes: ForeignMetric | None = option(None, "of it, in use")
+    memory_free_bytes: ForeignMetric | None = option(None, "of it, free")
+    process_bytes: ForeignMetric | None = option(None, "what one process holds; needs labels.process")
+    power_watts: ForeignMetric | None = option(None, "power draw")
+    power_limit_watts: ForeignMetric | None = option(None, "its limit")
+    energy_joules: ForeignMetric | None = option(None, "energy since the driver was loaded")
+    utilization_ratio: ForeignMetric | None = option(None, "share of time in which it works, 0-1")
+    memory_bandwidth_utilization_ratio: ForeignMetric | None = option(None, "use of memory bandwidth, 0-1")
+    temperature_gpu_celsius: ForeignMetric | None = option(None, "temperature of the chip")
+    temperature_memory_celsius: ForeignMetric | None = option(None, "temperature of its memory")
+    temperature_board_celsius: ForeignMetric | None = option(None, "temperature of its board")
+    ecc_corrected: ForeignMetric | None = option(None, "corrected ECC errors")
+    ecc_uncorrected: ForeignMetric | None = option(None, "uncorrected ECC errors")
+    healthy: ForeignMetric | None = option(None, "whether the exporter calls it healthy")
+    count: ForeignMetric | None = option(None, "how many devices there are; a 0 means that all are lost")
+    info: ForeignMetric | None = option(None, "a series of each device that is read for its labels alone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignExporter:
+    """One `[[foreign_exporters]]` entry: an exporter of this host that tells of devices; experimental."""
+
+    __pydantic_config__ = STRICT
+    kind: ForeignKind | None = option(None, "which exporter it is: " + ", ".join(get_args(ForeignKind)))
+    url: Annotated[str, Len(0, 512)] = option(
+        "", "http:// or https://, an address of this host, and its path"
+    )
+    name: Annotated[str, Len(0, 32)] = option("", "what it is called in label source; default: its kind")
+    bearer_token_file: Path | None = option(None, "file with a token to show")
+    ca_file: Path | None = option(None, "certificates to trust; default: the system's")
+    insecure_skip_verify: bool = option(False, "take any certificate; for tests only")
+    timeout: Annotated[float, Gt(0), Le(10)] = option(2.0, "seconds one answer may take")
+    max_age: Annotated[float, Ge(1), Le(3600)] = option(
+        60.0, "seconds after which a value with a time of its own is too old"
+    )
+    vendor: Annotated[str, Len(0, 32)] = option("", "custom: who makes the devices")
+    product: Annotated[str, Len(0, 64)] = option("", "custom: their name where no label has it")
+    driver_share: Bytes = option(0, "custom: bytes that driver and firmware use of each idle device, at most")
+    labels: ForeignLabels | None = option(None, "custom: which label says what")
+    metrics: ForeignMetrics | None = option(None, "custom: which series are what")
+
+    @property
+    def source(self) -> str:
+        """What it is called in labels and logs."""
+        return self.name or str(self.kind)
+
+
 Engine = Literal[
     "vllm",
     "sglang",
@@ -287,9 +369,14 @@ class Settings:
     )
     deployments: list[Deployment] = option([], "what this host serves")
     alertmanagers: list[Alertmanager] = option([], "whom the daemon tells of its own alerts")
+    foreign_exporters: list[ForeignExporter] = option([], "exporters of this host that tell of other devices")
 
 
-TABLES: dict[str, type] = {"deployments": Deployment, "alertmanagers": Alertmanager}
+TABLES: dict[str, type] = {
+    "deployments": Deployment,
+    "alertmanagers": Alertmanager,
+    "foreign_exporters": ForeignExporter,
+}
 """Keys of lists of tables → what an entry is."""
 
 

@@ -15,14 +15,14 @@ import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from exporter import units
-from exporter.settings import options
+from exporter.settings import foreign, options
 from exporter.settings.errors import ConfigurationError
 from exporter.settings.options import DEFAULT_FILE, Settings
 
@@ -47,6 +47,10 @@ def read(file: Path | None, flags: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         raise ConfigurationError("\n".join(sources.explain(error))) from None
     problems = [*_deployment_problems(settings, sources), *_alertmanager_problems(settings, sources)]
+    problems += [
+        f"{sources.origin(('foreign_exporters', index))}: {problem}"
+        for index, problem in foreign.problems(settings.foreign_exporters)
+    ]
     if problems:
         raise ConfigurationError("\n".join(problems))
     return settings
@@ -163,10 +167,16 @@ def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
 def _known_keys(path: tuple[str | int, ...]) -> list[str]:
     kind: Any = Settings
     for part in path:
-        if isinstance(part, int):
-            continue
-        kind = {**options.TABLES, "match": options.Match}.get(part) or options.sections().get(part, kind)
+        if not isinstance(part, int):
+            kind = _table_in(get_type_hints(kind).get(part)) or kind
     return [f.name for f in dataclasses.fields(kind)]
+
+
+def _table_in(hint: Any) -> type | None:
+    """The dataclass in a type such as `list[Deployment]` or `Match | None`; None where there is none."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return hint
+    return next((found for one in get_args(hint) if (found := _table_in(one)) is not None), None)
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
@@ -216,6 +226,9 @@ def _with_sizes(merged: dict[str, Any], sources: _Sources) -> dict[str, Any]:
             (("deployments", index, key), entry)
             for key in ("kv_cache_bytes", "cache_ram_bytes", "cpu_offload_bytes")
         ]
+    exporters = result.get("foreign_exporters")
+    for index, entry in enumerate(exporters if isinstance(exporters, list) else ()):
+        places.append((("foreign_exporters", index, "driver_share"), entry))
     problems = []
     for path, table in places:
         key = path[-1]

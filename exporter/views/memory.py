@@ -19,6 +19,7 @@ _STATE_LEVELS = {
     "suspended": Level.INFO,
     "released": Level.WARNING,
     "no_permission": Level.WARNING,
+    "source_down": Level.WARNING,
 }
 _STATE_MEANINGS = {
     "stalled": "a call to it does not return, so it is left alone",
@@ -27,6 +28,7 @@ _STATE_MEANINGS = {
     "no_permission": "the driver refuses to tell",
     "released": "the driver was let go on request",
     "driver_down": "no driver answers",
+    "source_down": "the exporter that tells of it does not answer",
     "initialising": "not read yet",
     "suspended": "powered down because nobody uses it",
 }

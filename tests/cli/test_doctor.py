@@ -71,7 +71,11 @@ def test_an_engine_that_loads_is_no_problem(vllm: StandIn) -> None:
 
 
 def test_every_reason_but_those_handled_otherwise_has_advice() -> None:
-    assert set(Reason) - set(doctor_engines.UNANSWERED) == {Reason.LOADING, Reason.UNSUPPORTED}
+    assert set(Reason) - set(doctor_engines.UNANSWERED) == {
+        Reason.LOADING,
+        Reason.UNSUPPORTED,
+        Reason.TLS,  # engines are asked without
+    }
 
 
 def test_metrics_that_are_switched_off_are_named_with_the_flag_that_brings_them(tmp_path: Path) -> None:

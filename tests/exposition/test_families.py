@@ -28,6 +28,7 @@ WITHOUT_UNIT = {
     "deepseek_gpus",
     "deepseek_gpus_expected",
     "deepseek_gpu_up",
+    "deepseek_gpu_healthy",
     "deepseek_gpu_state",
     "deepseek_gpu_clocks_limited",
     "deepseek_gpu_xid_errors_total",

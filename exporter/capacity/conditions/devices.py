@@ -11,6 +11,7 @@ from exporter.capacity.terms import (
     Condition,
     EqualTo,
     Fact,
+    Fold,
     Form,
     Grown,
     Series,
@@ -44,6 +45,7 @@ SLOWDOWNS = ("hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_po
 """
 
 _XIDS = (("xid", tuple(str(code) for code in HARDWARE_XIDS)),)
+_HEALTHY = Series("deepseek_gpu_healthy", folded=("source",), fold=Fold.MIN)
 _UNCORRECTED = Series("deepseek_gpu_ecc_errors_total", (("kind", "uncorrected"),))
 
 CONDITIONS: tuple[Condition, ...] = (
@@ -51,10 +53,11 @@ CONDITIONS: tuple[Condition, ...] = (
         name="DeepSeekGpuLost",
         severity=Severity.CRITICAL,
         subject=Subject.DEVICE,
-        # Released on purpose is no reason to page; a forgotten release is MonitoringBlind's to tell.
+        # Released on purpose is no reason to page. While an exporter that tells of devices is silent nobody
+        # has said that they are gone; both are MonitoringBlind's to tell.
         expression=Unless(
             EqualTo(Series("deepseek_gpu_up"), 0),
-            EqualTo(Series("deepseek_gpu_state", (("state", "released"),)), 1),
+            EqualTo(Series("deepseek_gpu_state", choices=(("state", ("released", "source_down")),)), 1),
         ),
         for_seconds=2 * MINUTE,
         keep_firing_for_seconds=0,
@@ -85,21 +88,23 @@ CONDITIONS: tuple[Condition, ...] = (
                     Series("deepseek_gpu_xid_last_timestamp_seconds", choices=_XIDS),
                     "gpu_error_recent_seconds",
                 ),
+                # Of devices that another exporter tells of, its own word is all that is known.
+                EqualTo(_HEALTHY, 0),
             )
         ),
         for_seconds=0,
         keep_firing_for_seconds=60 * MINUTE,
         summary=(
             "GPU {gpu} ({uuid}) of {host} has hardware errors. Xid: {xids}; uncorrected ECC errors since the "
-            "driver was loaded: {uncorrected}. Deployments: {deployments}."
+            "driver was loaded: {uncorrected}; called unhealthy by: {unhealthy}. Deployments: {deployments}."
         ),
         description=prose(
             """
             The device reported an error of its memory, its links or its firmware that programs do
-            not cause. What it computed meanwhile may be lost, and often the device is the next to
-            fail. First action: look for the Xid in the kernel log (journalctl -k) and in the
-            runbook, then drain the host and reset the device; when it comes again, have the
-            device replaced.
+            not cause, or the exporter that tells of it calls it unhealthy. What it computed
+            meanwhile may be lost, and often the device is the next to fail. First action: look for
+            the Xid in the kernel log (journalctl -k) and in the runbook, then drain the host and
+            reset the device; when it comes again, have the device replaced.
             """
         ),
         facts=(
@@ -111,6 +116,7 @@ CONDITIONS: tuple[Condition, ...] = (
                 otherwise="none",
             ),
             Fact("uncorrected", _UNCORRECTED, Form.NUMBER),
+            Fact("unhealthy", _HEALTHY, Form.LABEL, "source", zero=True, otherwise="none"),
             ON_DEVICE,
         ),
     ),

@@ -1,7 +1,7 @@
 """The wanted samples of a Prometheus text page that anybody may have written.
 
-Prometheus documentation, "Exposition formats", text version 0.0.4; what OpenMetrics adds after a value
-(timestamp, exemplar) is read past. Only lines of wanted names are looked at.
+Prometheus documentation, "Exposition formats", text version 0.0.4; an exemplar of OpenMetrics is read past.
+Only lines of wanted names are looked at.
 """
 
 from __future__ import annotations
@@ -30,20 +30,26 @@ _LABEL = re.compile(
 )
 _TAIL = re.compile(
     r"[ \t]*(?P<value>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?Inf|NaN)"
-    r"(?:[ \t]+-?[0-9.]+)?[ \t]*(?:#.*)?",
+    r"(?:[ \t]+(?P<time>-?[0-9.]+))?[ \t]*(?:#.*)?",
     re.ASCII | re.IGNORECASE,
 )
+_TIME = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{0,9})?", re.ASCII)
+_MILLISECONDS_ABOVE = 1e11
+"""A timestamp above this is in milliseconds, as the text format has them (1973 and later); OpenMetrics has
+seconds (until the year 5138)."""
 _ESCAPE = re.compile(r'\\([\\"n])')
 _UNESCAPED = {"\\": "\\", '"': '"', "n": "\n"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A line of the page. The value may be NaN or infinite."""
+    """A line of the page. The value may be NaN or infinite; ``at`` is its Unix time in seconds, where the
+    line has one."""
 
     name: str
     labels: Mapping[str, str]
     value: float
+    at: float | None = None
 
 
 class Samples:
@@ -74,10 +80,11 @@ class Samples:
         return found[0].labels if found else {}
 
 
-def read_samples(page: bytes, wanted: Collection[str]) -> Samples:
+def read_samples(page: bytes, wanted: Collection[str], *, whole: bool = False) -> Samples:
     """The samples of these names. A malformed line costs itself.
 
-    Raises Unanswered when the page is no metrics page, or none of the wanted lines can be read.
+    ``whole``: a page with more wanted lines than are read is refused, instead of read in part. Raises
+    Unanswered when the page is no metrics page, or none of the wanted lines can be read.
     """
     prefixes = tuple(name.encode() for name in wanted)
     found: list[Sample] = []
@@ -89,6 +96,8 @@ def read_samples(page: bytes, wanted: Collection[str]) -> Samples:
             malformed = True
         elif sample.name in wanted:
             found.append(sample)
+    if whole and next(lines, None) is not None:
+        raise Unanswered(Reason.TOO_LARGE)
     if not found and (malformed or not _looks_like_metrics(page)):
         raise Unanswered(Reason.NONSENSE)
     return Samples(found)
@@ -129,4 +138,11 @@ def _sample(line: bytes) -> Sample | None:
     elif text[position : position + 1] not in (" ", "\t"):
         return None
     tail = _TAIL.fullmatch(text, position)
-    return Sample(name[0], labels, float(tail["value"])) if tail is not None else None
+    return Sample(name[0], labels, float(tail["value"]), _time(tail["time"])) if tail is not None else None
+
+
+def _time(said: str | None) -> float | None:
+    if said is None or not _TIME.fullmatch(said):
+        return None
+    number = float(said)
+    return number / 1000 if abs(number) > _MILLISECONDS_ABOVE else number

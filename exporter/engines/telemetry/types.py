@@ -23,6 +23,8 @@ class Reason(StrEnum):
     REDIRECT = "redirect"
     BAD_STATUS = "bad_status"
     NONSENSE = "nonsense"
+    TLS = "tls"
+    """its certificate is not accepted, or it does not speak TLS"""
     LOADING = "loading"
     UNSUPPORTED = "unsupported"
     """No endpoint of this engine is known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exporter.capacity.assessment import Commitment
+from exporter.capacity.attribution import is_by_placement
 from exporter.exposition.collect.commitment import commitment_samples
 from exporter.exposition.collect.sample import Sample
 from exporter.exposition.families import Family, capacity, devices
@@ -31,6 +32,8 @@ def device_samples(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
         ),
         1,
     )
+    if one.source:
+        yield from _origin(device, gpu)
     yield devices.GPU_UP, device, gpu.state in HEALTHY
     yield devices.GPU_STATE, (*device, gpu.state), 1
     for xid, (times, last) in gpu.xid_errors.items():
@@ -46,6 +49,15 @@ def device_samples(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
         yield from _prospects(device, commitment)
     if (size := snapshot.assessment.reclaimable.get(one.uuid)) is not None:
         yield capacity.RECLAIMABLE, device, size
+
+
+def _origin(device: tuple[str, str], gpu: Gpu) -> Iterator[Sample]:
+    """Of a device that another exporter tells of."""
+    source = gpu.identity.source
+    attribution = "" if gpu.reading is None else "placement" if is_by_placement(gpu) else "processes"
+    yield devices.GPU_ORIGIN, (*device, source, "experimental", attribution), 1
+    if gpu.reading is not None and gpu.reading.healthy is not None:
+        yield devices.GPU_HEALTHY, (*device, source), gpu.reading.healthy
 
 
 _DEVICE_FAMILIES = (capacity.CAPACITY, capacity.COMMITTED, capacity.HEADROOM, capacity.OVERCOMMIT)

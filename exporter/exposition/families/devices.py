@@ -18,6 +18,17 @@ GPU_INFO = info(
     ),
     "What a device is; memory_kind is dedicated, unified (also the processor's), mig or partition.",
 )
+GPU_ORIGIN = info(
+    "gpu_origin",
+    (*DEVICE, "source", "support", "attribution"),
+    "The exporter that tells of a device which is not read here, experimental; attribution: whether "
+    "processes tell who holds it, or only the placement of deployments.",
+)
+GPU_HEALTHY = gauge(
+    "gpu_healthy",
+    (*DEVICE, "source"),
+    "Whether the exporter that tells of the device calls it healthy; absent where it does not say.",
+)
 GPUS = gauge("gpus", ("vendor",), "Devices that the driver lists now.")
 GPUS_EXPECTED = gauge(
     "gpus_expected", (), "Devices that this host should have: configured, else ever seen here."
@@ -30,7 +41,8 @@ GPU_UP = gauge(
 GPU_STATE = gauge(
     "gpu_state",
     (*DEVICE, "state"),
-    "1 for the present state: up, suspended, stalled, lost, error, no_permission, released, driver_down.",
+    "1 for the present state: up, suspended, stalled, lost, error, no_permission, released, driver_down, "
+    "source_down.",
 )
 GPU_MEMORY_TOTAL = gauge("gpu_memory_total_bytes", DEVICE, "Device memory; total = used + free + reserved.")
 GPU_MEMORY_USED = gauge(
@@ -66,7 +78,9 @@ GPU_BANDWIDTH = gauge(
     "Share of time in which device memory was read or written.",
 )
 GPU_TEMPERATURE = gauge(
-    "gpu_temperature_celsius", (*DEVICE, "sensor"), "Temperature by sensor: gpu, memory; edge, junction, mem."
+    "gpu_temperature_celsius",
+    (*DEVICE, "sensor"),
+    "Temperature by sensor: gpu, memory, board; edge, junction, mem.",
 )
 GPU_POWER = gauge("gpu_power_watts", DEVICE, "Power draw, averaged by the driver where it can.")
 GPU_POWER_LIMIT = gauge("gpu_power_limit_watts", DEVICE, "Power limit that is enforced now.")
@@ -96,6 +110,8 @@ GPU_PARTITIONING = info(
 
 FAMILIES: tuple[Family, ...] = (
     GPU_INFO,
+    GPU_ORIGIN,
+    GPU_HEALTHY,
     GPUS,
     GPUS_EXPECTED,
     GPU_UP,

@@ -125,6 +125,30 @@ def test_the_number_of_samples_is_bounded() -> None:
     assert read_samples(page, {"m"}).count("m") == SAMPLES_LIMIT
 
 
+def test_a_page_that_is_read_whole_is_refused_with_more_than_so_many() -> None:
+    page = b"a 1\n" * SAMPLES_LIMIT
+    assert len(read_samples(page, ["a"], whole=True).all("a")) == SAMPLES_LIMIT
+    with pytest.raises(Unanswered) as caught:
+        read_samples(page + b"a 1\n", ["a"], whole=True)
+    assert caught.value.reason is Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("stamp", "at"),
+    [
+        ("", None),
+        (" 1723621883587", 1723621883.587),  # the text format has milliseconds
+        (" 1723621883.587", 1723621883.587),  # OpenMetrics seconds
+        (" 0", 0.0),
+        (" 1.2.3", None),
+        (" " + "9" * 40, None),
+    ],
+)
+def test_the_time_of_a_sample_is_in_seconds(stamp: str, at: float | None) -> None:
+    (found,) = read_samples(f"a 1{stamp}\n".encode(), ["a"]).all("a")
+    assert found.at == (pytest.approx(at) if at is not None else None)
+
+
 def test_a_metrics_page_without_wanted_samples_is_no_nonsense() -> None:
     assert read_samples(b"# HELP a b\nother 1\n", {"m"}).count("m") is None
     assert read_samples(b"", {"m"}).count("m") is None

@@ -1,0 +1,1 @@
+"""What other exporters' series are called: foreign.toml, with the source of every row."""
