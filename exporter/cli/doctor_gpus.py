@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from exporter.cli.checks import Check, Verdict
-from exporter.hardware import amd_source, supervision
+from exporter.hardware import amd_source, nvidia_source
 from exporter.hardware.amd_source import AmdSource
 from exporter.hardware.gpu import Gpu, GpuState
 from exporter.hardware.inventory import Inventory
-from exporter.hardware.supervision import NO_LIBRARY, GpuSource, NvmlSource, Sweep
+from exporter.hardware.nvidia_source import NO_LIBRARY, NvmlSource
+from exporter.hardware.supervision import GpuSource
+from exporter.hardware.sweep import Sweep
 from exporter.settings.options import Settings
 
 _SEE_PROCESSES = (
@@ -48,7 +50,7 @@ def _nvml(settings: Settings, inventory: Inventory, *, needed: bool) -> tuple[li
     sweep = asyncio.run(_sweep(NvmlSource(settings.nvml, inventory)))
     if not sweep.up:
         verdict: Verdict = "problem" if needed or sweep.state != NO_LIBRARY else "note"
-        return [Check("nvml", verdict, sweep.state, supervision.ADVICE.get(sweep.state, ""))], None
+        return [Check("nvml", verdict, sweep.state, nvidia_source.ADVICE.get(sweep.state, ""))], None
     first = Check("nvml", "ok", f"driver {sweep.driver_version}, {sweep.visible} devices")
     return [first, *(_device("nvml", gpu) for gpu in sweep.gpus)], set(range(sweep.visible))
 

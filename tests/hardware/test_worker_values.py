@@ -155,18 +155,6 @@ def test_an_error_of_the_memory_call_does_not_make_a_superchip_unified(make_driv
     assert gpu.reading.memory_total_bytes is None
 
 
-@pytest.mark.parametrize("kind", ["h100_mig", "a100_mig"])
-def test_a_gpu_cut_into_slices_is_read_without_its_utilization(make_driver: DriverFactory, kind: str) -> None:
-    (device,) = many(kind, 1)
-    make_driver([device])
-    gpu = read()
-    assert gpu.identity.memory_kind == "dedicated"
-    assert gpu.reading is not None
-    assert gpu.reading.memory_total_bytes == device.memory_total_bytes
-    assert gpu.reading.utilization_ratio is None
-    assert gpu.reading.power_watts is not None
-
-
 def test_each_of_eight_devices_is_read_under_its_own_uuid(make_driver: DriverFactory) -> None:
     devices = many("h200", 8)
     for at, device in enumerate(devices):
