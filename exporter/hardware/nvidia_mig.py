@@ -11,7 +11,7 @@ stand for another one (nvml.h, nvmlDeviceGetMigDeviceHandleByIndex; libcudacxx#2
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pynvml as nvml
 
@@ -149,7 +149,7 @@ class Mig:
         if device.uuid not in known:
             name = text(device.ask(nvml.nvmlDeviceGetName) or "")
             told = _PROFILE.search(name)
-            profile = told[1] if told else _profile_by_size(device)
+            profile = told[1] if told else ""
             known[device.uuid] = (name or f"{of_gpu} MIG {profile}".rstrip(), profile)
         return known[device.uuid]
 
@@ -175,14 +175,6 @@ def _processes(gpu: Device, parts: list[_Place]) -> list[list[int | None]] | Non
         for pid, used in of_part.items():
             found[pid] = larger(used, found.get(pid))
     return [[pid, used] for pid, used in found.items()]
-
-
-def _profile_by_size(device: _Slice) -> str:
-    """The profile as NVIDIA forms its names: compute slices, and memory in whole GB."""
-    attributes: Any = device.ask(nvml.nvmlDeviceGetAttributes)
-    if attributes is None or not attributes.gpuInstanceSliceCount or not attributes.memorySizeMB:
-        return ""
-    return f"{attributes.gpuInstanceSliceCount}g.{round(attributes.memorySizeMB / 1024)}gb"
 
 
 def _noted(gpu: Device, error: DriverError) -> str:
