@@ -21,6 +21,9 @@ from exporter.hardware.sweep import Pass, Slices
 
 _log = log.get(__name__)
 
+_MALFORMED = (KeyError, TypeError, ValueError, OverflowError)
+"""What an answer that is none raises when it is taken apart: a JSON number may be infinite, too."""
+
 Absence = tuple[GpuState, str]
 """The state of a device that gave no answer, and the reason."""
 
@@ -62,7 +65,7 @@ class Roster:
         if message["kind"] == "device":
             try:
                 one = self._reading(message, driver_version)
-            except (KeyError, TypeError, ValueError):
+            except _MALFORMED:
                 self._errors["malformed_reading"] += 1
                 return
             self._know(index, one.identity)
@@ -127,7 +130,7 @@ class Roster:
                 if one.identity.mig is None or one.identity.mig.parent_uuid != of.identity.uuid:
                     raise ValueError("no slice of this device")
                 found.append(one)
-            except (KeyError, TypeError, ValueError):
+            except _MALFORMED:
                 self._errors["malformed_reading"] += 1
                 problem = problem or "malformed_answer"
         return Slices(tuple(sorted(found, key=lambda one: one.identity.order)), problem)
