@@ -157,6 +157,8 @@ def _shape(device: Number, shapes: Shapes) -> DeviceShape:
             f"devices names GPU {device}, which is divided (MIG): name one of its slices, {', '.join(slices)}"
         )
     known_here = ", ".join(str(one) for one in here) or "none"
+    if ":" in str(device) or str(device).startswith("MIG-"):
+        raise FootprintError(f"devices names MIG slice {device}, which is not here; known: {known_here}")
     raise FootprintError(f"devices names GPU {device}, whose size was never read here; known: {known_here}")
 
 

@@ -72,6 +72,9 @@ def _device(gpu: Plain, plain: Plain) -> Memory:
     judged = _judge(state, _why_not(state, gpu.get("reason", "")), commitment)
     if identity["memory_kind"] == "divided" and state == "up":
         judged = _judge_divided(reading)
+    if identity["memory_kind"] == "unified" and (in_ram := plain["assessment"]["host"]) is not None:
+        level, verdict, sentence = judged
+        judged = level, verdict, f"{sentence}; of RAM, which it shares: {_judge('up', '', in_ram)[2]}"
     return _memory(
         (uuid, f"GPU {number(identity)}", product),
         (state, judged, commitment),
@@ -159,8 +162,8 @@ def _judge_divided(reading: Plain) -> _Verdict:
     if slices == 0:
         return (
             Level.WARNING,
-            "no slices",
-            "it is in MIG mode and has no slice, so nothing can be served on it",
+            "without slices",
+            "it is in MIG mode, and nothing can be served on it until a slice is created",
         )
     return Level.GOOD, "divided", f"divided into {count(slices, 'MIG slice')}, which have its memory"
 

@@ -84,8 +84,8 @@ def test_every_compute_instance_s_uuid_means_their_slice() -> None:
     ("devices", "says"),
     [
         ([0], "devices names GPU 0, which is divided (MIG): name one of its slices, 0:2, 0:3"),
-        (["0:5"], "devices names GPU 0:5, whose size was never read here; known: 0:2, 0:3, 1"),
-        (["MIG-gone"], "devices names GPU MIG-gone, whose size was never read here; known: 0:2, 0:3, 1"),
+        (["0:5"], "devices names MIG slice 0:5, which is not here; known: 0:2, 0:3, 1"),
+        (["MIG-gone"], "devices names MIG slice MIG-gone, which is not here; known: 0:2, 0:3, 1"),
         (["0:3", "MIG-0000-3"], "devices names GPU 0:3 twice"),
     ],
 )
