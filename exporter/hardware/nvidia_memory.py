@@ -9,12 +9,12 @@ unified device the driver's memory figures are never taken.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pynvml as nvml
 
 from exporter.hardware.driver import Unreadable
 from exporter.hardware.nvidia_calls import CAPABILITY, Device, call
+from exporter.hardware.sysfs import read_text
 
 DEDICATED = "dedicated"
 UNIFIED = "unified"
@@ -25,7 +25,7 @@ _ADDRESSING_ATS = 2  # NVML_DEVICE_ADDRESSING_MODE_ATS
 _SAME_RATIO = 0.01
 """Difference up to which a device's memory is taken for the host's RAM: MemTotal lacks what the kernel took
 for itself before it counted."""
-_MEMINFO = Path("/proc/meminfo")
+_MEMINFO = "/proc/meminfo"
 
 
 def memory_kind(device: Device, name: str) -> str:
@@ -51,7 +51,7 @@ def memory_kind(device: Device, name: str) -> str:
 
 def _is_all_ram(total_bytes: int) -> bool:
     try:
-        found = re.match(r"MemTotal:\s+(\d{1,15}) kB$", _MEMINFO.read_text(), re.MULTILINE)
+        found = re.match(r"MemTotal:\s+(\d{1,15}) kB$", read_text(_MEMINFO), re.MULTILINE)
     except OSError:
         return False
     ram = 0 if found is None else int(found[1]) * 1024
