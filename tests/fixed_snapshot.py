@@ -28,7 +28,7 @@ from exporter.footprint.result import (
     exact,
     sum_terms,
 )
-from exporter.hardware.gpu import Gpu, GpuIdentity, GpuProcess, GpuReading, GpuState
+from exporter.hardware.gpu import Gpu, GpuIdentity, GpuProcess, GpuReading, GpuState, MigSlice
 from exporter.hardware.host import Cpu, HostReading, NumaNode
 from exporter.hardware.network import Interface, NetworkReading
 from exporter.snapshot import Receiver, Reload, Snapshot, Source
@@ -51,6 +51,13 @@ def identity(index: int) -> GpuIdentity:
     )
 
 
+SLICE = replace(
+    identity(1),
+    uuid="MIG-11111111-2222-3333-4444-555555555555",
+    name="NVIDIA H200 MIG 3g.71gb",
+    memory_kind="mig",
+    mig=MigSlice(UUIDS[1], 3, "3g.71gb", ("MIG-11111111-2222-3333-4444-555555555555",), (0,)),
+)
 READING = GpuReading(
     memory_total_bytes=150_754_820_096,
     memory_used_bytes=120 * GIB,
@@ -73,6 +80,8 @@ READING = GpuReading(
     firmware={"vbios": "96.00.A5.00.01"},
     healthy=True,
     partitioning={"compute": "SPX", "memory": "NPS1"},
+    mig_enabled={"current": False, "pending": True},
+    mig_slices=0,
     processes=(GpuProcess(4242, 110 * GIB), GpuProcess(77, 4 * GIB)),
 )
 
@@ -90,6 +99,7 @@ GPUS = (
         last_success_seconds=NOW_SECONDS - 90,
         xid_errors={79: (1, NOW_SECONDS - 88)},
     ),
+    Gpu(SLICE, GpuState.LOST, reason="its GPU: fell off the bus", last_success_seconds=NOW_SECONDS - 90),
 )
 
 HOST = HostReading(

@@ -13,10 +13,11 @@ from typing import Any
 import psutil
 from fake_nvml.control import FakeDriver
 
-from exporter.hardware.gpu import Gpu, GpuState
+from exporter.hardware.gpu import Gpu, GpuState, Number
 from exporter.hardware.inventory import Inventory
+from exporter.hardware.nvidia_source import NvmlSource
 from exporter.hardware.process import COMMAND
-from exporter.hardware.supervision import NvmlSource, Sweep
+from exporter.hardware.sweep import Sweep
 from exporter.settings.options import Nvml
 
 INTERVAL_SECONDS = 2.0
@@ -68,14 +69,14 @@ class Host:
         return await self.until(lambda sweep: sweep.up)
 
 
-def states(sweep: Sweep) -> dict[int, str]:
-    """Index → state, of the devices in the inventory."""
-    return {gpu.identity.index: gpu.state.value for gpu in sweep.gpus}
+def states(sweep: Sweep) -> dict[Number, str]:
+    """Number → state, of the devices in the inventory and their slices."""
+    return {gpu.identity.number: gpu.state.value for gpu in sweep.gpus}
 
 
-def gpu_at(sweep: Sweep, index: int) -> Gpu:
-    """The one device with this index."""
-    (found,) = (gpu for gpu in sweep.gpus if gpu.identity.index == index)
+def gpu_at(sweep: Sweep, number: Number) -> Gpu:
+    """The one device with this number."""
+    (found,) = (gpu for gpu in sweep.gpus if gpu.identity.number == number)
     return found
 
 

@@ -124,12 +124,18 @@ def test_checkpoint_files_are_opened_in_the_child_alone() -> None:
 
 def test_only_the_worker_loads_the_vendor_library() -> None:
     users = {path.relative_to(PACKAGE).as_posix() for path in modules() if "pynvml" in imported(path)}
-    assert users == {"hardware/nvidia.py"}
-    assert [
+    inside = {
+        "hardware/nvidia.py",
+        *(f"hardware/nvidia_{part}.py" for part in ("calls", "events", "memory", "mig", "values")),
+    }
+    assert users == inside
+    names = {f"exporter.{user.removesuffix('.py').replace('/', '.')}" for user in inside}
+    reach = {
         path.relative_to(PACKAGE).as_posix()
         for path in modules()
-        if "exporter.hardware.nvidia" in imported(path)
-    ] == ["hardware/worker.py"]
+        if any(name in names or name.rpartition(".")[0] in names for name in imported(path))
+    }
+    assert reach - inside == {"hardware/worker.py"}
 
 
 def test_only_the_reader_loads_the_validator() -> None:

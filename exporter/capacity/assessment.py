@@ -42,7 +42,7 @@ class Bounds:
 
     def beyond(self, part: int) -> Bounds:
         """What of both ends lies above `part`."""
-        return Bounds(max(self.low - part, 0), max(self.high - part, 0))
+        return Bounds(max(self.low - max(part, 0), 0), max(self.high - max(part, 0), 0))
 
     def items(self) -> tuple[tuple[str, int], tuple[str, int]]:
         """("low", bytes), ("high", bytes)"""
@@ -176,9 +176,10 @@ def assess(
     }
     host, host_other = None, None
     if observation.host is not None:
-        through_devices = _through_devices(observation, held)
-        host_other = max(0, _host_other(observation.host, host_held) - through_devices.held)
-        committed = _host_committed(observation.declared, host_held, set(owned)) + through_devices.committed
+        host_other, on_devices = _through_devices(observation, held).beside(
+            _host_other(observation.host, host_held)
+        )
+        committed = _host_committed(observation.declared, host_held, set(owned)) + on_devices
         host = Commitment(
             observation.host.memory_total_bytes - host_margin, committed + Bounds(host_other, host_other)
         )
@@ -259,6 +260,16 @@ class _ThroughDevices:
 
     held: int
     committed: Bounds
+    untold: Bounds
+    """promised to what runs on devices whose driver does not say what it holds there"""
+
+    def beside(self, in_use: int) -> tuple[int, Bounds]:
+        """What others have of the RAM in use outside processes of deployments, and what is promised here
+        beyond it. No byte counts twice: of what is held here, some may be resident in processes too, and
+        what is not told may be what others seem to have.
+        """
+        other = max(0, in_use - self.held)
+        return other, self.committed.beyond(self.held - in_use) + self.untold.beyond(other)
 
 
 def _placed(gpu: Gpu, observation: Observation) -> dict[str, int]:
@@ -272,16 +283,23 @@ def _placed(gpu: Gpu, observation: Observation) -> dict[str, int]:
 
 
 def _through_devices(observation: Observation, held: Mapping[str, tuple[Holding, ...]]) -> _ThroughDevices:
-    total_held, total = 0, ZERO
+    total_held, total, untold = 0, ZERO, ZERO
     for gpu in unified(observation.gpus):
         uuid = gpu.identity.uuid
         here = {one.holder: one.size_bytes for one in held.get(uuid, ()) if one.kind == "deployment"}
-        on_device = ZERO
+        on_device = silent = ZERO
         for deployment in observation.declared:
-            on_device += _claim(deployment, uuid, here, observation.owned)
+            claim = _claim(deployment, uuid, here, observation.owned)
+            pids = observation.owned.get(deployment.name)
+            if pids and uuid in _untold((gpu,), pids):
+                told = here.get(deployment.name, 0)
+                silent += claim.beyond(told)
+                claim = Bounds(told, told)
+            on_device += claim
         total_held += in_ram(gpu, sum(here.values()))
         total += Bounds(in_ram(gpu, on_device.low), in_ram(gpu, on_device.high))
-    return _ThroughDevices(total_held, total)
+        untold += Bounds(in_ram(gpu, silent.low), in_ram(gpu, silent.high))
+    return _ThroughDevices(total_held, total, untold)
 
 
 def _untold(gpus: Iterable[Gpu], pids: frozenset[int]) -> frozenset[str]:

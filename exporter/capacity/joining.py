@@ -14,7 +14,7 @@ from exporter.capacity.attribution import devices_of_pids, owners
 from exporter.capacity.observation import Declared, Running
 from exporter.engines.discovery import Instance
 from exporter.engines.process import PROGRAMS, Process
-from exporter.hardware.gpu import Gpu
+from exporter.hardware.gpu import Gpu, Number
 
 _KIN = (
     frozenset({"llama.cpp", "ik_llama.cpp"}),
@@ -138,11 +138,11 @@ class Names:
 
     def of(
         self,
-        instances: Sequence[tuple[Instance, str, int | None]],
+        instances: Sequence[tuple[Instance, str, Number | None]],
         reserved: Iterable[str] = (),
     ) -> dict[tuple[int, int], str]:
-        """Instance → name; each comes with its served model and its first device's index."""
-        bases: dict[str, list[tuple[Instance, int | None]]] = {}
+        """Instance → name; each comes with its served model and its first device's number."""
+        bases: dict[str, list[tuple[Instance, Number | None]]] = {}
         for instance, served, device in instances:
             bases.setdefault(f"{_label(instance)}:{served}", []).append((instance, device))
         self._collided &= bases.keys()
@@ -159,7 +159,7 @@ class Names:
                 result[instance.key] = name
         return result
 
-    def _tried(self, base: str, instance: Instance, device: int | None) -> Iterable[str]:
+    def _tried(self, base: str, instance: Instance, device: Number | None) -> Iterable[str]:
         port = _port(instance)
         if base not in self._collided:
             yield base

@@ -10,7 +10,7 @@ from exporter.capacity.links import Carrier
 from exporter.engines.process import ProcessMemory
 from exporter.engines.telemetry.types import Telemetry
 from exporter.footprint.result import Footprint, NetworkFootprint
-from exporter.hardware.gpu import Gpu
+from exporter.hardware.gpu import Gpu, Number
 from exporter.hardware.host import HostReading
 from exporter.hardware.network import NetworkReading
 
@@ -27,7 +27,7 @@ class Declared:
     model: str
     engine: str
     required: bool
-    device_indices: tuple[int, ...]
+    device_indices: tuple[Number, ...]
     ranks: tuple[str, ...]
     programs: tuple[str, ...]
     unit: str | None

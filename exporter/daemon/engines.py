@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 from exporter import log
 from exporter.capacity.declaration import Shapes, shape_at
 from exporter.capacity.observation import Declared, Running
+from exporter.capacity.placement import devices_of
 from exporter.engines.discovery import Discovery, Found, Instance, Key
 from exporter.engines.process import Process, ProcessMemory, ProcessTable
 from exporter.footprint.estimate import DeviceShape, Footprint, HostShape
-from exporter.hardware.gpu import Gpu
+from exporter.hardware.gpu import Gpu, Number
 
 if TYPE_CHECKING:
     from exporter.capacity.checkpoints import Found as Checkpoint
@@ -65,7 +66,7 @@ class _Seen:
     instance: Instance
     identity: Identity
     served: str | None
-    devices: tuple[int, ...] | None
+    devices: tuple[Number, ...] | None
     result: TelemetryResult | None
     said: Telemetry | None
 
@@ -370,10 +371,10 @@ class EngineWatch:
 
         if one.devices is None:
             return None, "it holds no GPU yet", ()
-        here = [shape_at(index, shapes) for index in one.devices]
+        here = [shape_at(number, shapes) for number in one.devices]
         if any(shape is None for shape in here):
             return None, "the size of one of its GPUs was never read here", ()
-        uuids = tuple(shapes[index][0] for index in one.devices)
+        uuids = tuple(shapes[number][0] for number in one.devices)
         launch = one.instance.launch
         local = tuple(shape for shape in here if shape is not None)
         devices, ranks = _over_nodes(local, uuids, *launch.node)
@@ -442,62 +443,6 @@ class EngineWatch:
                 del table[key]
         names = {_name(one.server) for one in self.instances}
         self._results = {name: one for name, one in self._results.items() if name in names}
-
-
-def devices_of(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, ...] | None:
-    """Indices of an instance's devices: those it holds, else those it may see, else the only ones that it can
-    have; None: not known yet.
-
-    Engines that also run on the processor have none while they hold none.
-    """
-    held = {
-        gpu.identity.index
-        for gpu in gpus
-        for process in (gpu.reading.processes or () if gpu.reading else ())
-        if process.pid in instance.pids
-    }
-    launch = instance.launch
-    wanted = (launch.gpus or 0) // launch.node[1]
-    if len(held) >= max(1, wanted):
-        return tuple(sorted(held))
-    if launch.engine in _ON_PROCESSORS:
-        return tuple(sorted(held))
-    silent = {gpu.identity.index for gpu in gpus if gpu.reading is None} - held
-    if held and len(held) + len(silent) == wanted:
-        return tuple(sorted(held | silent))  # a device that was lost is still the engine's
-    visible = _visible(instance, gpus)
-    if visible and held <= set(visible) and len(visible) >= wanted:
-        return visible[: wanted or len(visible)]
-    unlisted = _unlisted(gpus)
-    if not held and len(unlisted) == max(1, wanted):
-        return unlisted  # nobody tells who holds them, and there is no choice
-    return tuple(sorted(held)) or None
-
-
-def _unlisted(gpus: Sequence[Gpu]) -> tuple[int, ...]:
-    """Devices whose exporter tells of no processes."""
-    return tuple(
-        sorted(
-            gpu.identity.index
-            for gpu in gpus
-            if gpu.identity.source and (gpu.reading is None or gpu.reading.processes is None)
-        )
-    )
-
-
-_ON_PROCESSORS = frozenset({"llama.cpp", "llama-cpp-python", "ollama", "transformers"})
-
-
-def _visible(instance: Instance, gpus: Sequence[Gpu]) -> tuple[int, ...]:
-    by_name = {gpu.identity.uuid: gpu.identity.index for gpu in gpus}
-    indices = set(by_name.values())
-    found = []
-    for part in instance.visible_devices or ():
-        if part.isdigit() and int(part) in indices:
-            found.append(int(part))
-        else:
-            found += [index for uuid, index in by_name.items() if len(part) > 7 and uuid.startswith(part)]
-    return tuple(found)
 
 
 def _over_nodes(

@@ -17,16 +17,19 @@ from exporter.capacity.connection import connected
 from exporter.capacity.declaration import declare, host_shape, shapes_of
 from exporter.capacity.observation import Declared, Observation
 from exporter.capacity.tolerance import Tolerance
+from exporter.capacity.unified import sized_by_ram
 from exporter.daemon.engines import EngineWatch
 from exporter.daemon.links import LinkWatch
 from exporter.footprint.estimate import DeviceShape
 from exporter.hardware import amd_source
 from exporter.hardware.amd_source import AmdSource
-from exporter.hardware.gpu import Gpu
+from exporter.hardware.gpu import Gpu, Number
 from exporter.hardware.host import HostReading, HostSource, HostUnreadable
 from exporter.hardware.inventory import Inventory
+from exporter.hardware.nvidia_source import VENDOR, NvmlSource
 from exporter.hardware.process import COMMAND
-from exporter.hardware.supervision import VENDOR, GpuSource, NvmlSource, Sweep
+from exporter.hardware.supervision import GpuSource
+from exporter.hardware.sweep import Sweep
 from exporter.models.catalog import Catalog, catalog
 from exporter.settings.options import Settings
 from exporter.snapshot import Reload, Snapshot, Source
@@ -76,7 +79,7 @@ class Poller:
             time_scale=settings.alerting.time_scale,
         )
         self.engines = EngineWatch(settings.host.proc_path)
-        self._shapes: dict[int, tuple[str, DeviceShape]] = {}
+        self._shapes: dict[Number, tuple[str, DeviceShape]] = {}
         self._declared: tuple[Declared, ...] = ()
         self._declared_for: object = None
         self._last_success: dict[str, float] = {}
@@ -125,6 +128,7 @@ class Poller:
         host_started = time.monotonic()
         host, host_state = self._read_host()
         sources.append(self._source("host", host_state, time.monotonic() - host_started))
+        gpus = sized_by_ram(gpus, host)
         declared = self._place(gpus, host)
         await self.engines.see_new_pids(gpus)
         sources.append(self._engine_source("processes", self.engines.state, self.engines.errors))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from exporter.hardware.backend import NO_DEVICE, Backend
 from exporter.hardware.inventory import Inventory
-from exporter.hardware.supervision import VENDOR as NVIDIA
+from exporter.hardware.nvidia_source import VENDOR as NVIDIA
 from exporter.hardware.supervision import GpuSource
 from exporter.settings.options import Nvml
 

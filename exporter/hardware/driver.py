@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+DIVIDED = "divided"
+"""Kind of memory of a GPU in MIG mode: it has none beside that of its slices."""
+
 Reading = dict[str, Any]
 """Plain JSON data: {"identity", "values", "processes", "errors"}; what a device does not give is left out."""
 

@@ -19,7 +19,7 @@ from exporter.hardware.foreign_map import MOST_DEVICES, ForeignDevice, ForeignMa
 from exporter.hardware.foreign_scrape import Unread, scrape
 from exporter.hardware.gpu import HEALTHY, Gpu, GpuIdentity, GpuReading, GpuState
 from exporter.hardware.inventory import Inventory
-from exporter.hardware.supervision import Sweep
+from exporter.hardware.sweep import Sweep
 from exporter.settings.options import ForeignExporter
 from exporter.units import MIB
 

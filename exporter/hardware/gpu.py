@@ -6,6 +6,7 @@ A value that the device does not give is None; it is never zero and never an old
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -38,11 +39,31 @@ HEALTHY = frozenset({GpuState.UP, GpuState.SUSPENDED})
 """States in which nothing is wrong with a device."""
 
 
+Number = int | str
+"""What people call a device, and the label `gpu`: its index; of a MIG slice "0:3", GPU and GPU instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigSlice:
+    """Where a MIG slice is cut from. A slice is a GPU instance: its memory is that of all its compute
+    instances together."""
+
+    parent_uuid: str
+    instance: int
+    """GPU instance id: the same as long as the slice exists, which its MIG index is not"""
+    profile: str
+    """such as "3g.40gb"; empty where the driver does not tell"""
+    uuids: tuple[str, ...]
+    """MIG uuids of its compute instances, nearly always one; the first is the device's"""
+    places: tuple[int, ...]
+    """their MIG indices now, by which containers ask for them (NVIDIA_VISIBLE_DEVICES=0:1)"""
+
+
 @dataclass(frozen=True, slots=True)
 class GpuIdentity:
     """What a device is; stays the same while the driver runs. `index` is the driver's at last sight; where
-    drivers of several vendors run, NVIDIA's devices come first. `source` names the exporter that tells of
-    the device; "" where we read it ourselves."""
+    drivers of several vendors run, NVIDIA's devices come first; a slice has the index of its GPU. `source`
+    names the exporter that tells of the device; "" where we read it ourselves."""
 
     uuid: str
     index: int
@@ -53,6 +74,30 @@ class GpuIdentity:
     numa_node: int | None = None
     driver_version: str = ""
     source: str = ""
+    mig: MigSlice | None = None
+    """None: not a slice"""
+
+    @property
+    def number(self) -> Number:
+        return self.index if self.mig is None else f"{self.index}:{self.mig.instance}"
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """By it, slices follow their GPU."""
+        return self.index, -1 if self.mig is None else self.mig.instance, self.uuid
+
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        """Every uuid that means this device."""
+        return (self.uuid,) if self.mig is None else self.mig.uuids
+
+
+def by_number(number: Number) -> tuple[int, int, str]:
+    """Sorts numbers of devices, and leaves what is none to the end."""
+    gpu, _, instance = str(number).partition(":")
+    if not gpu.isdecimal() or (instance and not instance.isdecimal()):
+        return sys.maxsize, 0, str(number)
+    return int(gpu), int(instance or -1), ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +139,11 @@ class GpuReading:
     healthy: bool | None = None
     """whether the exporter that tells of the device calls it healthy; None: it does not say"""
     partitioning: Mapping[str, str] = field(default_factory=dict)
-    """`compute` and `memory` → mode that the device is divided in"""
+    """`compute` and `memory` → mode that an AMD device is divided in"""
+    mig_enabled: Mapping[str, bool] = field(default_factory=dict)
+    """`current` and `pending` (after the next reset) → whether the GPU is in MIG mode; empty where neither"""
+    mig_slices: int | None = None
+    """slices of a GPU in MIG mode; None where they cannot be listed"""
     processes: tuple[GpuProcess, ...] | None = None
 
 
@@ -117,7 +166,7 @@ def identity_from(
 ) -> GpuIdentity:
     """The identity that a worker sent, its index counted from `first_index`. Raises KeyError, TypeError or
     ValueError on a malformed one."""
-    node = dict(plain).get("numa_node")
+    node, mig = dict(plain).get("numa_node"), dict(plain).get("mig")
     return GpuIdentity(
         uuid=str(plain["uuid"]),
         index=first_index + int(plain["index"]),
@@ -127,18 +176,46 @@ def identity_from(
         memory_kind=str(plain["memory_kind"]),
         numa_node=None if node is None or int(node) < 0 else int(node),
         driver_version=driver_version,
+        mig=None
+        if mig is None
+        else MigSlice(
+            parent_uuid=str(mig["parent_uuid"]),
+            instance=int(mig["instance"]),
+            profile=str(mig["profile"]),
+            uuids=tuple(str(one) for one in mig["uuids"]),
+            places=tuple(int(one) for one in mig["places"]),
+        ),
     )
+
+
+_MOST: Mapping[str, float] = {
+    "memory_total_bytes": 2**50,
+    "memory_used_bytes": 2**50,
+    "memory_free_bytes": 2**50,
+    "memory_reserved_bytes": 2**50,
+    "power_watts": 1e5,
+    "power_limit_watts": 1e5,
+    "energy_joules": 2**50,
+    "utilization_ratio": 1,
+    "memory_bandwidth_utilization_ratio": 1,
+}
+"""What no device has more of. Drivers say "not available" as all bits set: 2⁶⁴ - 1 bytes, 2³² - 1 mW (nvml.h,
+NVML_VALUE_NOT_AVAILABLE)."""
+_PARTS = ("memory_used_bytes", "memory_free_bytes", "memory_reserved_bytes")
 
 
 def reading_from(plain: Mapping[str, Any]) -> GpuReading:
     """The reading that a worker sent. Raises KeyError, TypeError or ValueError on a malformed one.
 
-    Rows that cannot be true (a process holding more than the device has, a pid that no Linux gives) are
-    dropped: some driver and binding pairs shift or swap pid and bytes.
+    What cannot be true is dropped: values no device has, parts of a memory larger than the whole, and rows
+    of processes (one holding more than the device has, a pid that no Linux gives), which some driver and
+    binding pairs shift or swap.
     """
-    values = dict(plain["values"])
+    values = {name: value for name, value in dict(plain["values"]).items() if _may_be(name, value)}
     rows = plain["processes"]
     total = values.get("memory_total_bytes")
+    if total is not None and any((values.get(name) or 0) > total for name in _PARTS):
+        values = {name: value for name, value in values.items() if name not in _PARTS}
     processes = None
     if rows is not None:
         processes = tuple(
@@ -147,3 +224,8 @@ def reading_from(plain: Mapping[str, Any]) -> GpuReading:
             if 0 < pid <= _PID_MAX and (used is None or 0 <= used <= (math.inf if total is None else total))
         )
     return GpuReading(processes=processes, **values)
+
+
+def _may_be(name: str, value: Any) -> bool:
+    most = _MOST.get(name)
+    return most is None or value is None or 0 <= value <= most

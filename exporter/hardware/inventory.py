@@ -13,6 +13,7 @@ from exporter.hardware.gpu import GpuIdentity
 
 _log = log.get(__name__)
 _VERSION = 1
+_KEYS = tuple(one.name for one in dataclasses.fields(GpuIdentity) if one.name != "mig")
 _RETRY_SECONDS = 60.0
 
 
@@ -25,8 +26,8 @@ class Inventory:
         self._identities: dict[str, GpuIdentity] = _load(path) if path else {}
 
     def all(self) -> list[GpuIdentity]:
-        """Every remembered device, by index."""
-        return sorted(self._identities.values(), key=lambda one: (one.index, one.uuid))
+        """Every remembered device, by index. Slices are not remembered: they come and go by intention."""
+        return sorted(self._identities.values(), key=lambda one: one.order)
 
     def remember(self, identity: GpuIdentity) -> None:
         """Add or update a device; saved when that changes anything, and tried again later when that fails."""
@@ -46,7 +47,7 @@ class Inventory:
     def _save(self) -> None:
         if self._path is None:
             return
-        rows = [dataclasses.asdict(identity) for identity in self.all()]
+        rows = [{key: getattr(identity, key) for key in _KEYS} for identity in self.all()]
         try:
             statefile.write(self._path, {"version": _VERSION, "gpus": rows})
         except OSError as error:

@@ -5,7 +5,8 @@ can abandon. Each device is announced before it is read: whoever watches knows w
 
 Requests: {"sweep": N, "skip": [index …], "links": whether to read their traffic}. Answers, in order: `init`
 or `init_error`; for each sweep `begin`, then `start` and `device` or `device_error` for each device, then
-`end`; at any time `xid`; `fatal` before the process ends because only a new one can go on.
+`end`; at any time `xid`; `fatal` before the process ends because only a new one can go on. A `device` that is
+divided carries its `slices`, each as a device is, and in `slices_problem` why some may be missing.
 """
 
 from __future__ import annotations

@@ -13,26 +13,20 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from exporter import log
-from exporter.hardware import gpu
 from exporter.hardware.backend import NO_DEVICE, Backend
-from exporter.hardware.gpu import Gpu, GpuIdentity, GpuState
+from exporter.hardware.gpu import GpuIdentity, GpuState
 from exporter.hardware.inventory import Inventory
-from exporter.hardware.process import COMMAND, Message, WorkerProcess
+from exporter.hardware.process import Message, WorkerProcess
 from exporter.hardware.quarantine import Quarantine
+from exporter.hardware.roster import Absence, Roster
+from exporter.hardware.sweep import Pass, Sweep
 from exporter.hardware.workers import Workers
 from exporter.settings.options import Nvml
 
 _log = log.get(__name__)
 
-VENDOR = "nvidia"
-"""of those whose worker `NvmlSource` watches"""
-NO_LIBRARY = "library_not_found"
-"""The state of a host without an NVIDIA driver, which is usually one without an NVIDIA GPU."""
 MAX_STUCK = 2
 """Stuck workers that are left alone beside the one that reads; beyond, the oldest is killed."""
 _RETRY_MAX_SECONDS = 300.0
@@ -41,42 +35,6 @@ _SWEEP_INTERVALS = 2  # many devices that hang are found over several sweeps, so
 _BESIDE_SWEEPS = ("xid", "events_error")
 """Messages that come at any time and say nothing of a sweep's progress."""
 _LAST_LOOK_SECONDS = 0.05
-_DRIVER_VERSION_FILE = Path("/proc/driver/nvidia/version")
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """What one pass over the devices gave. `state` is "up" or why the driver as a whole does not answer."""
-
-    gpus: tuple[Gpu, ...]
-    state: str
-    driver_version: str
-    visible: int
-    """devices that the driver counts now"""
-
-    @property
-    def up(self) -> bool:
-        return self.state == "up"
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What one sweep has collected so far; filled by several workers when one gets stuck."""
-
-    ends_at: float
-    """monotonic"""
-    visible: int = 0
-    fresh: dict[str, Gpu] = field(default_factory=dict)
-    done: set[int] = field(default_factory=set)
-    """indices of the devices that answered or showed that they do not"""
-    renumbered: bool = False
-    """the driver's list changed, so what was asked for by index has to be asked again"""
-    cut_short: bool = False
-    """time was over before every device had its turn"""
-
-    @property
-    def remaining_seconds(self) -> float:
-        return self.ends_at - time.monotonic()
 
 
 class _DriverDown(Exception):
@@ -96,11 +54,6 @@ class GpuSource:
         self._quarantine = Quarantine()
         self._visible: int | None = None
         self._died_at: int | None = None
-        self._first = self._first_index()
-        self._uuid_at: dict[int, str] = {one.index - self._first: one.uuid for one in self.remembered()}
-        """by the driver's own index"""
-        self._last: dict[str, Gpu] = {}
-        self._xid: dict[str, dict[int, tuple[int, float]]] = {}
         self._retry_at = 0.0
         self._retry_delay = options.retry
         self._down_state = "starting"
@@ -109,6 +62,7 @@ class GpuSource:
         self._driver_version = ""
         self.worker_restarts = 0
         self.errors: Counter[str] = Counter()
+        self._roster = Roster(backend, inventory, self.errors)
 
     @property
     def workers_stuck(self) -> int:
@@ -125,7 +79,7 @@ class GpuSource:
 
     def remembered(self) -> list[GpuIdentity]:
         """Every device of this vendor that was ever seen here, by index."""
-        return [one for one in self.inventory.all() if one.vendor == self._backend.vendor]
+        return self._roster.remembered()
 
     def worker_pids(self) -> list[int]:
         """Live workers, for those who account for our own processes."""
@@ -134,14 +88,15 @@ class GpuSource:
     async def sweep(self, interval_seconds: float) -> Sweep:
         """Read every device once; returns in bounded time whatever the driver does."""
         patience = min(self._options.device_deadline, interval_seconds * _SHARE_OF_INTERVAL)
-        progress = _Pass(ends_at=time.monotonic() + _SWEEP_INTERVALS * interval_seconds)
-        self._first = self._first_index()
+        progress = Pass(ends_at=time.monotonic() + _SWEEP_INTERVALS * interval_seconds)
+        self._roster.begin()
         state = "up"
         try:
             await self._read_all(progress, patience)
         except _DriverDown as down:
             state = str(down)
-        return Sweep(self._assemble(progress, state), state, self._driver_version, progress.visible)
+        gpus = self._roster.assemble(progress, lambda identity: self._why_silent(identity, progress, state))
+        return Sweep(gpus, state, self._driver_version, progress.visible)
 
     async def release(self) -> bool:
         """Let go of the driver until `resume` or the configured time; True when no process holds it."""
@@ -169,7 +124,7 @@ class GpuSource:
         self._released_until = math.inf
         await self._workers.close()
 
-    async def _read_all(self, progress: _Pass, patience: float) -> None:
+    async def _read_all(self, progress: Pass, patience: float) -> None:
         self._resume_when_due()
         while progress.remaining_seconds > 0:
             worker = await self._ready_worker(patience)
@@ -182,7 +137,7 @@ class GpuSource:
             progress.done.clear()
         progress.cut_short = True
 
-    async def _read_with(self, worker: WorkerProcess, progress: _Pass, patience: float) -> bool:
+    async def _read_with(self, worker: WorkerProcess, progress: Pass, patience: float) -> bool:
         """Let `worker` read what has not been read yet; False when it was lost over one of the devices.
 
         Raises _DriverDown when it says or shows that the driver as a whole does not answer.
@@ -202,7 +157,10 @@ class GpuSource:
                     case "start":
                         at = int(message["index"])
                     case "device" | "device_error":
-                        self._take(message, progress)
+                        index = int(message["index"])
+                        progress.done.add(index)
+                        self._quarantine.end(index)
+                        self._roster.take(message, self._driver_version, progress)
                         at = None
                     case "fatal":
                         raise self._down(str(message["reason"]), worker)
@@ -233,13 +191,13 @@ class GpuSource:
             if message is None or message["kind"] not in _BESIDE_SWEEPS:
                 return message
             if message["kind"] == "xid":
-                self._count_xid(message)
+                self._roster.count_xid(message)
             else:
                 self.errors["events_" + str(message["reason"])] += 1
             if time.monotonic() > due:
                 raise TimeoutError
 
-    def _count(self, visible: int, progress: _Pass) -> None:
+    def _count(self, visible: int, progress: Pass) -> None:
         """Note how many devices the driver lists. Another number means other indices: a device that rests
         under its old index is then found anew, instead of an innocent one resting in its place."""
         if self._visible is not None and visible != self._visible and self._quarantine:
@@ -247,101 +205,21 @@ class GpuSource:
             progress.renumbered = True
         self._visible = progress.visible = visible
 
-    def _take(self, message: Message, progress: _Pass) -> None:
-        """One device's answer, good or bad."""
-        index = int(message["index"])
-        progress.done.add(index)
-        self._quarantine.end(index)
-        if message["kind"] == "device":
-            try:
-                identity = self._identify(message)
-                reading = gpu.reading_from(message)
-            except (KeyError, TypeError, ValueError):
-                self.errors["malformed_reading"] += 1
-                return
-            for reason in dict(message.get("errors", {})).values():
-                self.errors[str(reason)] += 1
-            self._uuid_at[index] = identity.uuid
-            self.inventory.remember(identity)
-            progress.fresh[identity.uuid] = Gpu(
-                identity, GpuState.UP, reading=reading, last_success_seconds=time.time()
-            )
-            return
-        state = GpuState(message["state"])
-        if state is not GpuState.SUSPENDED:
-            self.errors[str(message["reason"])] += 1
-        if "identity" in message:
-            identity = self._identify(message)
-            self._uuid_at[index] = identity.uuid
-            self.inventory.remember(identity)
-        identity_known = self._identity_at(index)
-        if identity_known is not None:
-            progress.fresh[identity_known.uuid] = Gpu(identity_known, state, reason=str(message["reason"]))
-
-    def _identify(self, message: Message) -> GpuIdentity:
-        """Whose answer it is. Raises KeyError, TypeError or ValueError on a malformed one."""
-        return gpu.identity_from(
-            message["identity"],
-            vendor=self._backend.vendor,
-            driver_version=self._driver_version,
-            first_index=self._first,
-        )
-
-    def _assemble(self, progress: _Pass, state: str) -> tuple[Gpu, ...]:
-        """Every remembered device with its present state; one line in the log for each that changed."""
-        result = []
-        for identity in self.remembered():
-            known = progress.fresh.get(identity.uuid) or self._absent(identity, progress, state)
-            before = self._last.get(identity.uuid)
-            last_success = known.last_success_seconds or (before.last_success_seconds if before else None)
-            one = Gpu(
-                identity=known.identity,
-                state=known.state,
-                reason=known.reason,
-                reading=known.reading,
-                last_success_seconds=last_success,
-                xid_errors=dict(self._xid.get(identity.uuid, {})),
-            )
-            if before is None or before.state != one.state:
-                write = _log.info if one.state in gpu.HEALTHY else _log.warning
-                write(
-                    "device state", gpu=identity.index, uuid=identity.uuid, state=one.state, reason=one.reason
-                )
-            self._last[identity.uuid] = one
-            result.append(one)
-        self._last = {one.identity.uuid: one for one in result}
-        return tuple(result)
-
-    def _absent(self, identity: GpuIdentity, progress: _Pass, state: str) -> Gpu:
-        """A device that gave no answer in this sweep, and why."""
-        index = identity.index - self._first
+    def _why_silent(self, identity: GpuIdentity, progress: Pass, state: str) -> Absence:
+        """Why a device gave no answer in this sweep."""
+        index = self._roster.index_of(identity)
         rest = self._quarantine.get(index)
-        if rest is not None and self._uuid_at.get(index) == identity.uuid:
+        if rest is not None and self._roster.uuid_at(index) == identity.uuid:
             if rest.worker_ended:
-                return Gpu(identity, GpuState.ERROR, reason="reading it ends the worker process")
-            return Gpu(identity, GpuState.STALLED, reason="driver call does not return")
+                return GpuState.ERROR, "reading it ends the worker process"
+            return GpuState.STALLED, "driver call does not return"
         if state == "released":
-            return Gpu(identity, GpuState.RELEASED, reason="released on request")
+            return GpuState.RELEASED, "released on request"
         if state not in ("up", NO_DEVICE):
-            return Gpu(identity, GpuState.DRIVER_DOWN, reason=state)
+            return GpuState.DRIVER_DOWN, state
         if progress.cut_short and index < progress.visible:
-            return Gpu(identity, GpuState.STALLED, reason="not reached: other devices held the sweep up")
-        return Gpu(identity, GpuState.LOST, reason=f"driver lists {progress.visible} devices without it")
-
-    def _identity_at(self, index: int) -> GpuIdentity | None:
-        uuid = self._uuid_at.get(index)
-        return next((one for one in self.remembered() if one.uuid == uuid), None)
-
-    def _first_index(self) -> int:
-        """The index of the driver's first device: after those of the vendors that come before."""
-        before = [one.index for one in self.inventory.all() if one.vendor in self._backend.after_vendors]
-        return max(before, default=-1) + 1
-
-    def _count_xid(self, message: Message) -> None:
-        uuid, xid, at = str(message["uuid"]), int(message["xid"]), float(message["at"])
-        times, _ = self._xid.setdefault(uuid, {}).get(xid, (0, 0.0))
-        self._xid[uuid][xid] = (times + 1, at)
-        _log.warning("Xid error", uuid=uuid, xid=xid)
+            return GpuState.STALLED, "not reached: other devices held the sweep up"
+        return GpuState.LOST, f"driver lists {progress.visible} devices without it"
 
     async def _ready_worker(self, patience: float) -> WorkerProcess:
         """The present worker, or a new one once the driver is initialised. Raises _DriverDown."""
@@ -463,44 +341,15 @@ class GpuSource:
 
         Of Xid errors it counts its own device's only: the next worker waits for those of all the others.
         """
-        uuid = self._uuid_at.get(index)
+        uuid = self._roster.uuid_at(index)
         message = await worker.next(None)
         while message is not None and message["kind"] in _BESIDE_SWEEPS:
             if message["kind"] == "xid" and message.get("uuid") == uuid:
                 with contextlib.suppress(KeyError, TypeError, ValueError):
-                    self._count_xid(message)
+                    self._roster.count_xid(message)
             message = await worker.next(None)
         returned = message is not None
         if self._quarantine.sentinel_gone(worker, index, returned=returned) and returned:
             _log.info("stuck driver call returned", gpu=index)
         worker.stuck = False
         self._workers.end(worker)
-
-
-def _driver_file() -> tuple[int, int] | None:
-    """Identity of the loaded kernel module's version file: changes when a driver appears or is replaced."""
-    try:
-        status = _DRIVER_VERSION_FILE.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
-ADVICE = {
-    "library_not_found": "no NVIDIA driver library on this host; fine if it has no NVIDIA GPU",
-    "driver_not_loaded": "load the kernel module (modprobe nvidia); picked up by itself afterwards",
-    "version_mismatch": "library and kernel module differ, as after an upgrade: reload the module or reboot",
-    "no_permission": "let the service open /dev/nvidiactl and /dev/nvidia[0-9]*",
-    "unknown": "often device access taken away from the cgroup: restart the service; see docs/INSTALL.md",
-    "init_stalled": "nvmlInit does not return: look for Xid and GSP errors in the kernel log",
-    "driver_stalled": "the driver does not return: look for Xid and GSP errors in the kernel log",
-    "workers_stuck": "worker processes sleep inside the driver; they end when it returns, or with a reboot",
-}
-"""What to do about a state of the driver, for the log and `doctor`."""
-
-
-class NvmlSource(GpuSource):
-    """The NVIDIA devices of this host."""
-
-    def __init__(self, options: Nvml, inventory: Inventory, *, command: Sequence[str] = COMMAND) -> None:
-        super().__init__(Backend(VENDOR, command, NO_LIBRARY, ADVICE, _driver_file), options, inventory)

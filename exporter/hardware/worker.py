@@ -9,6 +9,8 @@ import threading
 import time
 
 from exporter.hardware import nvidia, serving
+from exporter.hardware.nvidia_calls import NOT_SUPPORTED, DriverError
+from exporter.hardware.nvidia_events import XidEvents
 
 _EVENT_WAIT_MILLISECONDS = 1000
 _EVENT_RETRY_SECONDS = 60.0
@@ -45,7 +47,7 @@ class _EventThread:
             self._others_answer.clear()
             try:
                 self._wait_for_events()
-            except nvidia.DriverError as error:
+            except DriverError as error:
                 self._channel.send("events_error", reason=error.reason)
             self._others_answer.wait(_EVENT_RETRY_SECONDS)
 
@@ -53,7 +55,7 @@ class _EventThread:
         """Ends while no device answers. Raises DriverError when there are no events to be had."""
         if not self._answering:
             return
-        events = nvidia.XidEvents(self._driver)
+        events = XidEvents(self._driver.handle)
         asked: frozenset[int] = frozenset()
         try:
             while answering := self._answering:
@@ -61,7 +63,7 @@ class _EventThread:
                     events.add(index)
                 asked = answering
                 if not events:
-                    raise nvidia.DriverError(nvidia.NOT_SUPPORTED, call="nvmlDeviceRegisterEvents")
+                    raise DriverError(NOT_SUPPORTED, call="nvmlDeviceRegisterEvents")
                 event = events.wait(_EVENT_WAIT_MILLISECONDS)
                 if event is not None:
                     self._channel.send("xid", uuid=event[0], xid=event[1], at=time.time())

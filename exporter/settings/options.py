@@ -6,6 +6,7 @@ The daemon imports only this module: reading and validating (`reader`) needs pyd
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -298,6 +299,11 @@ class Match:
     unit: str | None = option(None, 'systemd unit (or container scope) they run in: "vllm-r1.service"')
 
 
+DEVICE = re.compile(r"[0-9]{1,4}:[0-9]{1,5}|(?:GPU|MIG)-[0-9A-Za-z:@.-]{4,90}", re.ASCII)
+"""How a device is named beside its index: GPU and GPU instance of a MIG slice, or the driver's uuid."""
+Device = int | str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """One `[[deployments]]` entry: what the operator says this host serves."""
@@ -307,7 +313,7 @@ class Deployment:
     model: Annotated[str, Len(1, 128)] = option("", "hub id or alias from the catalogue")
     engine: Engine = option("vllm", "inference engine: " + ", ".join(get_args(Engine)))
     quantization: str | None = option(None, "default: the checkpoint's own")
-    devices: list[Annotated[int, Ge(0)]] = option([], "GPU indices; empty: RAM only")
+    devices: list[Device] = option([], 'GPU indices, slices ("0:3") or uuids; empty: RAM only')
     required: bool = option(True, "its room must stay free also while it does not run")
     match: Match | None = option(None, "default: the engine's usual program names")
     tp: Count = option(1, "tensor parallel size")

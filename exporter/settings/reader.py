@@ -24,10 +24,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from exporter import units
 from exporter.settings import foreign, options
 from exporter.settings.errors import ConfigurationError
-from exporter.settings.options import DEFAULT_FILE, Settings
+from exporter.settings.options import DEFAULT_FILE, DEVICE, Settings
 
 ENV_PREFIX = "DEEPSEEK_EXPORTER_"
 _MAX_FILE_BYTES = 4 * 2**20
+_DEVICE = 'should name a GPU: by its index (0), a MIG slice as "GPU:INSTANCE" ("0:3"), or by uuid ("MIG-…")'
 
 
 def read(file: Path | None, flags: Mapping[str, Any]) -> Settings:
@@ -132,7 +133,8 @@ class _Sources:
         return f"{self.file}: {dotted}"
 
     def explain(self, error: ValidationError) -> list[str]:
-        return [self._line(item) for item in error.errors(include_url=False, include_context=True)]
+        lines = [self._line(item) for item in error.errors(include_url=False, include_context=True)]
+        return list(dict.fromkeys(lines))
 
     def _line(self, item: Any) -> str:
         path: tuple[str | int, ...] = item["loc"]
@@ -143,6 +145,8 @@ class _Sources:
         if item["type"] == "list_type" and len(path) == 1 and path[0] in options.TABLES:
             return f"{self.origin(path)}: should be a list of tables; write [[{path[0]}]] above each"
         message, value = item["msg"], item["input"]
+        if path[-3:-2] == ("devices",):  # one line, not one for each of the two types that would do
+            path, message = path[:-1], _DEVICE
         shown = f" (got {value!r})" if isinstance(value, (int, float, str)) and len(str(value)) <= 40 else ""
         return f"{self.origin(path)}: {message[:1].lower()}{message[1:]}{shown}"
 
@@ -260,6 +264,11 @@ def _deployment_problems(settings: Settings, sources: _Sources) -> list[str]:
             problems.append(f"{place}: planned_sequences needs planned_context or max_model_len beside it")
         if entry.planned_context and not entry.planned_sequences:
             problems.append(f"{place}: planned_context needs planned_sequences beside it")
+        problems += [
+            f"{place}.devices.{at}: {_DEVICE} (got {str(device)[:40]!r})"
+            for at, device in enumerate(entry.devices)
+            if (device < 0 if isinstance(device, int) else not DEVICE.fullmatch(device))
+        ]
         if len(set(entry.devices)) != len(entry.devices):
             problems.append(f"{place}: devices names a GPU twice")
         seen.add(entry.name)

@@ -6,7 +6,7 @@ import re
 
 from exporter.units import GIB
 from exporter.views.facts import AlertFacts, DeploymentFacts, Finding, Level, Memory
-from exporter.views.plain import Plain, device_names, strangers_bytes
+from exporter.views.plain import Plain, device_names, gpu_count, strangers_bytes
 from exporter.views.words import PROSE_MOST, duration, lowered, sentence, shown, size
 
 _LEVELS = {"critical": Level.CRITICAL, "warning": Level.WARNING}
@@ -95,9 +95,12 @@ def untold(plain: Plain, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
 def _of_memory(plain: Plain, devices: tuple[Memory, ...], ram: Memory | None) -> list[Finding]:
     found = []
     limit = plain["thresholds"].get("foreign_vram_bytes", _STRANGERS_BYTES)
+    silenced = _below_silent(plain)
     for one in devices:
         if one.level in (Level.CRITICAL, Level.WARNING):
-            alert = "DeepSeekGpuLost"
+            if one.key in silenced:
+                continue
+            alert = "DeepSeekGpuLost" if one.state != "up" else ""
             if one.capacity_bytes is not None:
                 over = one.level is Level.CRITICAL
                 alert = "DeepSeekVramOvercommitted" if over else "DeepSeekVramOvercommitLikely"
@@ -107,7 +110,7 @@ def _of_memory(plain: Plain, devices: tuple[Memory, ...], ram: Memory | None) ->
         if serves and strange > limit:
             text = f"{size(strange)} on {one.name} held by no deployment"
             found.append(Finding(Level.WARNING, text, "DeepSeekForeignVram", one.key))
-    missing = plain["expected_gpus"] - len(devices)
+    missing = plain["expected_gpus"] - gpu_count(plain)
     if missing > 0:
         text = f"{missing} of {plain['expected_gpus']} GPUs that should be here were never seen"
         found.append(Finding(Level.CRITICAL, text))
@@ -115,6 +118,16 @@ def _of_memory(plain: Plain, devices: tuple[Memory, ...], ram: Memory | None) ->
         alert = "DeepSeekHostMemoryOvercommitted" if ram.level is Level.CRITICAL else ""
         found.append(Finding(ram.level, f"RAM is {ram.verdict}: {ram.headroom}", alert))
     return found
+
+
+def _below_silent(plain: Plain) -> set[str]:
+    """MIG slices whose GPU does not answer: that is told of the GPU, once."""
+    silent = {gpu["identity"]["uuid"] for gpu in plain["gpus"] if gpu["state"] not in ("up", "suspended")}
+    return {
+        gpu["identity"]["uuid"]
+        for gpu in plain["gpus"]
+        if (gpu["identity"].get("mig") or {}).get("parent_uuid") in silent
+    }
 
 
 def _of_deployments(deployments: tuple[DeploymentFacts, ...]) -> list[Finding]:

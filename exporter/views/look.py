@@ -6,7 +6,7 @@ from exporter.views import alerts as alerting
 from exporter.views.deployments import deployments
 from exporter.views.facts import AlertFacts, Finding, Level, Memory, SourceFacts, View, worst
 from exporter.views.memory import devices, ram
-from exporter.views.plain import Plain
+from exporter.views.plain import Plain, gpu_count
 from exporter.views.words import PROSE_MOST, count, duration, kilowatt_hours, sentence, shown, size, watts
 
 STALE_SECONDS = 60.0
@@ -78,7 +78,10 @@ def _headline(level: Level, told: tuple[AlertFacts, ...], found: tuple[Finding, 
 def _all_well(plain: Plain, memories: tuple[Memory, ...], host: Memory | None) -> str:
     """What is served, and where the least is left."""
     running = sum(1 for one in plain["assessment"]["deployments"] if one["state"] != "declared_only")
-    where = count(len(memories), "GPU") if memories else "a host without a GPU"
+    slices = len(memories) - gpu_count(plain)
+    where = count(gpu_count(plain), "GPU") if memories else "a host without a GPU"
+    if slices:
+        where += f" and {count(slices, 'MIG slice')}"
     parts = [f"{count(running, 'deployment')} on {where}"]
     known = [one for one in (*memories, host) if one is not None and one.headroom_low_bytes is not None]
     if known:
@@ -119,8 +122,8 @@ def _energy(memories: tuple[Memory, ...], plain: Plain) -> str:
     parts = [f"{watts(sum(powers))} now"]
     if len(limits) == len(powers):
         parts[0] += f" of {watts(sum(limits))} allowed"
-    if len(powers) < len(memories):
-        parts.append(f"measured by {len(powers)} of {len(memories)} GPUs")
+    if len(powers) < gpu_count(plain):
+        parts.append(f"measured by {len(powers)} of {gpu_count(plain)} GPUs")
     readings = [gpu["reading"] for gpu in plain["gpus"] if gpu["reading"]]
     joules = [one["energy_joules"] for one in readings if one.get("energy_joules") is not None]
     if joules:

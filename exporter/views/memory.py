@@ -9,10 +9,13 @@ from exporter.views.plain import (
     counts,
     expected_bytes,
     in_use_bytes,
+    number,
     ranks,
 )
-from exporter.views.words import PROSE_MOST, between, kilowatt_hours, shown, size, watts
+from exporter.views.words import PROSE_MOST, between, count, kilowatt_hours, shown, size, watts
 
+_Verdict = tuple[Level, str, str]
+"""Level, verdict and sentence"""
 _LABELS = {"other": "other processes", "unattributed": "no process"}
 _STATE_LEVELS = {
     "up": Level.GOOD,
@@ -35,9 +38,14 @@ _STATE_MEANINGS = {
 
 
 def devices(plain: Plain) -> tuple[Memory, ...]:
-    """Every device that is here or remembered, by index."""
-    gpus = sorted(plain["gpus"], key=lambda gpu: int(gpu["identity"]["index"]))
+    """Every device that is here or remembered, by index; MIG slices below their GPU."""
+    gpus = sorted(plain["gpus"], key=lambda gpu: _order(gpu["identity"]))
     return tuple(_device(gpu, plain) for gpu in gpus)
+
+
+def _order(identity: Plain) -> tuple[int, int]:
+    mig = identity.get("mig")
+    return int(identity["index"]), -1 if mig is None else int(mig["instance"])
 
 
 def _device(gpu: Plain, plain: Plain) -> Memory:
@@ -56,10 +64,21 @@ def _device(gpu: Plain, plain: Plain) -> Memory:
     product = shown(identity["name"])
     for vendor in ("NVIDIA ", "GeForce ", "AMD "):
         product = product.removeprefix(vendor)
+    if (mig := identity.get("mig")) is not None and mig["profile"]:
+        product = f"MIG {shown(mig['profile'])}"
+    used = reading.get("memory_used_bytes")
+    if used is None and identity["memory_kind"] == "unified" and uuid in plain["assessment"]["held"]:
+        used = sum(piece.size_bytes for piece in held)  # what processes hold: the driver tells no more
+    judged = _judge(state, _why_not(state, gpu.get("reason", "")), commitment)
+    if identity["memory_kind"] == "divided" and state == "up":
+        judged = _judge_divided(reading)
+    if identity["memory_kind"] == "unified" and (in_ram := plain["assessment"]["host"]) is not None:
+        level, verdict, sentence = judged
+        judged = level, verdict, f"{sentence}; of RAM, which it shares: {_judge('up', '', in_ram)[2]}"
     return _memory(
-        (uuid, f"GPU {int(identity['index'])}", product),
-        (state, _why_not(state, gpu.get("reason", "")), commitment),
-        (reading.get("memory_total_bytes"), reading.get("memory_used_bytes")),
+        (uuid, f"GPU {number(identity)}", product),
+        (state, judged, commitment),
+        (reading.get("memory_total_bytes"), used),
         expected,
         held,
         power=(reading.get("power_watts"), reading.get("power_limit_watts")),
@@ -89,7 +108,7 @@ def ram(plain: Plain) -> Memory | None:
     strangers = (Piece("other", "other processes", "", other),) if other else ()
     return _memory(
         ("ram", "RAM", "of the container" if host.get("limit_bytes") else ""),
-        ("up", "", judged["host"]),
+        ("up", _judge("up", "", judged["host"]), judged["host"]),
         (host["memory_total_bytes"], host["memory_total_bytes"] - host["memory_available_bytes"]),
         (*_expected_in_ram(plain), *(Piece("other", "others", "", piece.size_bytes) for piece in strangers)),
         (*(piece for piece in held if piece.size_bytes), *mapped, *strangers),
@@ -99,7 +118,7 @@ def ram(plain: Plain) -> Memory | None:
 
 def _memory(
     names: tuple[str, str, str],
-    judged: tuple[str, str, Plain | None],
+    judged: tuple[str, _Verdict, Plain | None],
     sizes: tuple[int | None, int | None],
     expected: tuple[Piece, ...],
     held: tuple[Piece, ...],
@@ -108,9 +127,8 @@ def _memory(
     facts: tuple[tuple[str, str], ...] = (),
 ) -> Memory:
     key, name, product = names
-    state, why_not, commitment = judged
+    state, (level, verdict, headroom), commitment = judged
     total, used = sizes
-    level, verdict, headroom = _judge(state, why_not, commitment)
     committed = commitment["committed"] if commitment else {"low": None, "high": None}
     extent = [total or 0, used or 0, *(sum(one.size_bytes for one in row) for row in (expected, held))]
     return Memory(
@@ -136,8 +154,22 @@ def _memory(
     )
 
 
-def _judge(state: str, why_not: str, commitment: Plain | None) -> tuple[Level, str, str]:
-    """Level, verdict and sentence; pages are decided on the low end, tickets on the high end."""
+def _judge_divided(reading: Plain) -> _Verdict:
+    """A GPU in MIG mode gives its memory to its slices, and without any to nobody."""
+    slices = reading.get("mig_slices")
+    if slices is None:
+        return Level.WARNING, "divided", "its MIG slices cannot be listed, so what they hold is not known"
+    if slices == 0:
+        return (
+            Level.WARNING,
+            "without slices",
+            "it is in MIG mode, and nothing can be served on it until a slice is created",
+        )
+    return Level.GOOD, "divided", f"divided into {count(slices, 'MIG slice')}, which have its memory"
+
+
+def _judge(state: str, why_not: str, commitment: Plain | None) -> _Verdict:
+    """Pages are decided on the low end, tickets on the high end."""
     if state != "up":
         return _STATE_LEVELS.get(state, Level.CRITICAL), shown(state).replace("_", " "), why_not
     if commitment is None:
@@ -195,6 +227,12 @@ def _pieces(sizes: dict[tuple[str, str], int]) -> tuple[Piece, ...]:
 def _device_facts(gpu: Plain, reading: Plain) -> tuple[tuple[str, str], ...]:
     """What else the device says, as name and value."""
     found: list[tuple[str, str]] = [("uuid", shown(gpu["identity"]["uuid"]))]
+    if gpu["identity"]["memory_kind"] == "unified":
+        found.append(("memory", "unified: it is the host's RAM, and promised there too"))
+    if modes := reading.get("mig_enabled"):
+        words = {True: "on", False: "off"}
+        later = "" if modes["current"] == modes["pending"] else f", {words[modes['pending']]} after a reset"
+        found.append(("MIG mode", words[modes["current"]] + later))
     if (power := reading.get("power_watts")) is not None:
         limit = reading.get("power_limit_watts")
         found.append(("power", watts(power) + (f" of {watts(limit)}" if limit else "")))

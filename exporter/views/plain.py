@@ -49,7 +49,18 @@ def ranks(status: Plain) -> Iterator[tuple[str, Plain]]:
 
 def device_names(plain: Plain) -> dict[str, str]:
     """uuid → `GPU 5`"""
-    return {gpu["identity"]["uuid"]: f"GPU {int(gpu['identity']['index'])}" for gpu in plain.get("gpus", ())}
+    return {gpu["identity"]["uuid"]: f"GPU {number(gpu['identity'])}" for gpu in plain.get("gpus", ())}
+
+
+def gpu_count(plain: Plain) -> int:
+    """Devices that are here or remembered; MIG slices are parts of them."""
+    return sum(1 for gpu in plain["gpus"] if gpu["identity"].get("mig") is None)
+
+
+def number(identity: Plain) -> str:
+    """`5`; of a MIG slice `0:3`, its GPU and GPU instance"""
+    mig = identity.get("mig")
+    return str(int(identity["index"])) + ("" if mig is None else f":{int(mig['instance'])}")
 
 
 def held_here(plain: Plain, uuid: str, name: str) -> int:

@@ -78,15 +78,17 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
-def ranges(indices: Iterable[int]) -> str:
-    """`0–3, 6`: device indices with runs of neighbours joined."""
+def ranges(numbers: Iterable[int | str]) -> str:
+    """`0–3, 6, 7:2`: device indices with runs of neighbours joined, then MIG slices as they are named."""
+    numbers = list(dict.fromkeys(numbers))
     runs: list[list[int]] = []
-    for index in sorted(set(indices)):
+    for index in sorted(one for one in numbers if isinstance(one, int)):
         if runs and index == runs[-1][1] + 1:
             runs[-1][1] = index
         else:
             runs.append([index, index])
-    return ", ".join(str(a) if a == b else f"{a}–{b}" if b > a + 1 else f"{a}, {b}" for a, b in runs)
+    indices = [str(a) if a == b else f"{a}–{b}" if b > a + 1 else f"{a}, {b}" for a, b in runs]
+    return ", ".join([*indices, *(shown(one) for one in numbers if isinstance(one, str))])
 
 
 def sentence(text: str) -> str:

@@ -37,7 +37,7 @@ from exporter.capacity.terms import (
     Within,
 )
 from exporter.exposition.families import FAMILIES
-from exporter.hardware.nvidia import _REASONS
+from exporter.hardware.nvidia_values import CLOCK_REASONS
 from exporter.settings.options import Thresholds
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -203,7 +203,7 @@ def test_xids_of_programs_are_no_hardware_errors() -> None:
 
 def test_the_ordinary_power_cap_is_no_slowdown() -> None:
     # The driver's names are those that the exposition has: a misspelt one would never fire.
-    assert set(SLOWDOWNS) == set(_REASONS) - {"sw_power_cap", "sync_boost"}
+    assert set(SLOWDOWNS) == set(CLOCK_REASONS) - {"sw_power_cap", "sync_boost"}
 
 
 def test_running_is_every_state_but_declared_only() -> None:

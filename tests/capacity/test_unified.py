@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from capacity.builders import GIB, declared, footprint, gpu, observation, ram
 from exporter.capacity.assessment import Assessment, Bounds, assess
 from exporter.capacity.observation import Observation
-from exporter.capacity.unified import in_ram
+from exporter.capacity.unified import in_ram, sized_by_ram
 from exporter.engines.process import ProcessMemory
 from exporter.hardware.gpu import Gpu
 
@@ -68,10 +70,100 @@ def test_where_the_driver_tells_of_processes_alone_they_are_what_is_held() -> No
         "other": 0,
         "unattributed": 0,
     }
-    # No size of its own, so no capacity of its own: RAM alone decides.
-    assert assessment.devices == {}
+    assert assessment.devices == {}  # nobody has said yet how large RAM is
     assert assessment.host is not None
     assert assessment.host.committed == Bounds(77 * GIB, 77 * GIB)
+
+
+def spark(held: int | None, *, runs: bool, available: int, listed: bool = True) -> Observation:
+    """A GB10 of 127 GiB whose driver tells of processes alone, or not even of them; 70 GiB of weights."""
+    device = unified(held, gtt=None, told=False)
+    assert device.reading is not None
+    if not listed:
+        device = replace(device, reading=replace(device.reading, processes=None))
+    of = seen(device, available=available, runs=runs)
+    return replace(of, gpus=sized_by_ram(of.gpus, of.host))
+
+
+def test_a_device_without_a_size_of_its_own_has_that_of_ram_and_no_use_that_nobody_tells() -> None:
+    (device,) = spark(70 * GIB, runs=True, available=50 * GIB).gpus
+    assert device.reading is not None
+    assert device.reading.memory_total_bytes == 127 * GIB
+    assert (device.reading.memory_used_bytes, device.reading.memory_free_bytes) == (None, None)
+
+
+def test_a_deployment_on_all_of_ram_is_judged_on_the_device_and_once_against_ram() -> None:
+    assessment = judged(spark(72 * GIB, runs=True, available=48 * GIB))
+    device = assessment.devices["GPU-0"]
+    assert (device.capacity, device.committed) == (127 * GIB, Bounds(72 * GIB, 72 * GIB))
+    assert assessment.deployments[0].deviation["GPU-0"].size_bytes == 2 * GIB
+    assert assessment.deployments[0].state == "warm"
+    # 79 GiB are in use: 72 on the device, 2 in the process, 5 of others.
+    assert assessment.host is not None
+    assert assessment.host.committed == Bounds(79 * GIB, 79 * GIB)
+
+
+def test_what_is_to_be_loaded_on_all_of_ram_is_promised_on_both() -> None:
+    assessment = judged(spark(None, runs=False, available=100 * GIB))
+    assert assessment.devices["GPU-0"].pending == Bounds(70 * GIB, 70 * GIB)
+    assert assessment.host is not None
+    assert assessment.host.committed == Bounds(97 * GIB, 97 * GIB)
+
+
+def test_without_a_list_of_processes_what_is_held_is_not_known_and_ram_counts_it_once() -> None:
+    """The 70 GiB that it should hold are among the 79 that are in use, and not promised beside them."""
+    assessment = judged(spark(70 * GIB, runs=True, available=48 * GIB, listed=False))
+    assert "GPU-0" not in assessment.held
+    assert assessment.devices == {}
+    assert assessment.deployments[0].deviation == {}
+    assert assessment.host is not None
+    assert assessment.host.committed == Bounds(79 * GIB, 79 * GIB)
+
+
+def test_without_a_list_what_has_not_been_loaded_yet_is_still_promised() -> None:
+    # 40 of 127 GiB are in use: too little for all of the 70 to be there.
+    assessment = judged(spark(70 * GIB, runs=True, available=87 * GIB, listed=False))
+    assert assessment.host is not None
+    assert assessment.host.committed == Bounds(72 * GIB, 72 * GIB)
+
+
+def test_memory_that_is_resident_in_the_process_too_is_not_counted_twice() -> None:
+    """Managed memory: 70 GiB on the device are the same as 70 of the 72 in the process; 77 are in use."""
+    of = spark(70 * GIB, runs=True, available=50 * GIB)
+    of = replace(of, memory={7: ProcessMemory(anonymous=72 * GIB, file=0, shared=0, hugepages=0)})
+    host = judged(of).host
+    assert host is not None
+    assert host.committed == Bounds(77 * GIB, 77 * GIB)
+
+
+@given(held=st.integers(0, 127), resident=st.integers(0, 127), available=st.integers(0, 127))
+def test_what_is_in_use_counts_and_nothing_of_it_twice(held: int, resident: int, available: int) -> None:
+    """Whatever of it lies on the device, in the process or in both; readings are not of one instant."""
+    of = spark(held * GIB, runs=True, available=available * GIB)
+    of = replace(of, memory={7: ProcessMemory(anonymous=resident * GIB, file=0, shared=0, hugepages=0)})
+    host = judged(of).host
+    assert host is not None
+    in_use = max(127 - available, resident) * GIB
+    assert host.committed.low >= in_use
+    if held >= 70:  # all that is expected is there
+        assert host.committed.low == in_use
+
+
+def test_a_process_that_holds_more_than_there_is_is_dropped() -> None:
+    (device,) = spark(500 * GIB, runs=True, available=50 * GIB).gpus
+    assert device.reading is not None
+    assert device.reading.processes == ()
+
+
+def test_an_apu_whose_size_cannot_be_read_is_not_given_that_of_ram() -> None:
+    device = unified(70 * GIB, gtt=None, told=False)
+    device = Gpu(replace(device.identity, vendor="amd"), device.state, reading=device.reading)
+    assert sized_by_ram((device,), ram(127 * GIB, 50 * GIB)) == (device,)
+
+
+def test_while_ram_cannot_be_read_the_device_has_no_size() -> None:
+    device = unified(70 * GIB, gtt=None, told=False)
+    assert sized_by_ram((device,), None) == (device,)
 
 
 def test_a_device_of_its_own_memory_costs_no_ram() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fixed_snapshot import EMPTY, FULL, NOW_SECONDS, UUIDS, identity
+from fixed_snapshot import EMPTY, FULL, NOW_SECONDS, SLICE, UUIDS, identity
 
 from exporter.capacity.assessment import Bounds, Commitment
 from exporter.exposition.collect import Sample, samples
@@ -56,7 +56,11 @@ def test_a_host_of_which_only_the_size_is_known_has_only_that() -> None:
 
 
 def test_a_lost_device_keeps_its_identity_and_loses_its_values() -> None:
-    of_lost = {family: value for family, labels, value in samples(FULL) if UUIDS[1] in labels}
+    of_lost = {
+        family: value
+        for family, labels, value in samples(FULL)
+        if UUIDS[1] in labels[:3] and labels[0] != "1:3"
+    }
     expectations = {deployments.EXPECTED_GPU}
     assert of_lost.keys() - expectations == {
         devices.GPU_INFO,
@@ -70,7 +74,25 @@ def test_a_lost_device_keeps_its_identity_and_loses_its_values() -> None:
 
 def test_the_state_stands_in_a_label_of_its_own_series() -> None:
     states = {labels[1]: labels[2] for _, labels, _ in of(FULL, devices.GPU_STATE)}
-    assert states == {UUIDS[0]: "up", UUIDS[1]: "lost"}
+    assert states == {UUIDS[0]: "up", UUIDS[1]: "lost", SLICE.uuid: "lost"}
+
+
+def test_a_lost_gpu_is_one_device_that_is_down_and_its_slices_are_none() -> None:
+    down = [labels for _, labels, value in of(FULL, devices.GPU_UP) if not value]
+    assert down == [("1", UUIDS[1])]
+    ((_, labels, _),) = of(FULL, devices.GPU_MIG)
+    assert labels == ("1:3", SLICE.uuid, UUIDS[1], "3g.71gb")
+
+
+def test_a_slice_that_fails_alone_is_down_itself() -> None:
+    alone = Gpu(
+        dataclasses.replace(SLICE, mig=dataclasses.replace(SLICE.mig, parent_uuid=UUIDS[0])), GpuState.ERROR
+    )
+    snapshot = dataclasses.replace(FULL, gpus=(*FULL.gpus[:2], alone))
+    assert [labels for _, labels, value in of(snapshot, devices.GPU_UP) if not value] == [
+        ("1", UUIDS[1]),
+        ("1:3", SLICE.uuid),
+    ]
 
 
 def test_holders_sum_to_the_used_memory_of_their_device() -> None:

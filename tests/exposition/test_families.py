@@ -31,6 +31,8 @@ WITHOUT_UNIT = {
     "deepseek_gpu_healthy",
     "deepseek_gpu_state",
     "deepseek_gpu_clocks_limited",
+    "deepseek_gpu_mig_enabled",
+    "deepseek_gpu_mig_slices",
     "deepseek_gpu_xid_errors_total",
     "deepseek_gpu_ecc_errors_total",
     "deepseek_host_oom_kills_total",

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 MIB = 1 << 20
+_NOT_SUPPORTED = 3
+_POWER_AVERAGE = 185  # NVML_FI_DEV_POWER_AVERAGE
 
 XID_EVENT = 0x8
 """nvmlEventTypeXidCriticalError (NVML API reference)."""
@@ -61,7 +63,8 @@ class FakeDevice:
     (`nvmlDeviceGetMemoryInfo*`, `*`); where several match, the first one counts. process_growth: so many
     processes more are there when a list of processes is filled than when its size was asked, at the first
     process_growth_calls fillings after a change (negative: at all). energy_advances: energy grows by the
-    average power as time passes.
+    average power as time passes. mig_pending None: as mig_enabled. A slice's memory is that of its GPU
+    instance: two slices with one gpu_instance are two compute instances that share it.
     """
 
     uuid: str
@@ -102,6 +105,7 @@ class FakeDevice:
     remapped_rows_pending: int | None = None
     remapped_rows_failure: int | None = None
     mig_enabled: int | None = None
+    mig_pending: int | None = None
     mig_max_devices: int | None = None
     mig_index: int | None = None
     gpu_instance: int | None = None
@@ -149,6 +153,23 @@ class FakeDevice:
         self.processes.append(FakeProcess(pid, used_bytes, kind))
         if self.memory_used_bytes is not None:
             self.memory_used_bytes += used_bytes
+
+    def cut(
+        self, profile: str, instance: int, total_mib: int, used_mib: int, *, compute_instance: int = 0
+    ) -> FakeDevice:
+        """Switch MIG on and create a slice in the first free place; multiprocessors follow the profile."""
+        slices = int(profile.partition("g.")[0].rpartition("c.")[2])
+        _slice(
+            self,
+            profile,
+            instance,
+            total_mib,
+            used_mib,
+            slices=slices,
+            multiprocessors=16 * slices,
+            compute_instance=compute_instance,
+        )
+        return self.migs[-1]
 
     def vacate(self, pid: int) -> None:
         """The process ends and gives its memory back."""
@@ -230,7 +251,7 @@ class FakeDevice:
         """NVIDIA GB10 (DGX Spark): unified memory, so none of its own to report; processes and power work.
 
         Memory "Not Supported", 4 W, no power limit, bus id 0000000F:01:00.0, no ECC, no MIG: nvidia-smi
-        output in k8s-device-plugin#1482. Address translation services (ATS): unverified.
+        output in k8s-device-plugin#1482. Address translation services (ATS): llmfit#93.
         """
         device = _base(index, "NVIDIA GB10", None, None)
         device.pci_bus_id = "0000000F:01:00.0"
@@ -242,23 +263,55 @@ class FakeDevice:
         device.set_power(4_000)
         return device
 
+    @classmethod
+    def thor(cls, index: int = 0) -> FakeDevice:
+        """NVIDIA Thor (Jetson): as a GB10. Its name: micytao/vllm-playground#11; memory not supported:
+        cosmos-reason1#61; address translation services and no memory: llmfit#93. Power is constructed."""
+        device = cls.gb10(index)
+        device.uuid, device.name = _identifier("GPU", "Thor", index), "NVIDIA Thor"
+        return device
+
+    @classmethod
+    def orin(cls, index: int = 0) -> FakeDevice:
+        """Orin (Jetson): NVML starts, names it, and answers nothing else (intelligence-per-watt#40, driver
+        595.78; OE4T/linux-tegra-5.10#17). That it has a uuid is unverified."""
+        device = FakeDevice(uuid=_identifier("GPU", "Orin", index), name="Orin (nvgpu)")
+        device.error_calls["nvmlDeviceGet*RunningProcesses*"] = _NOT_SUPPORTED
+        return device
+
+    @classmethod
+    def gh200(cls, index: int = 0) -> FakeDevice:
+        """NVIDIA GH200 480GB: HBM of its own beside RAM that it reaches by address translation services.
+
+        97,871 MiB, 900 W: nvidia-smi outputs in public repositories. That power is told for the module alone:
+        zeus (device/gpu/nvidia.py). What the driver reserves is constructed.
+        """
+        device = _hopper(index, "NVIDIA GH200 480GB", 97_871, 600)
+        device.addressing_mode = 2
+        device.temperature_gpu_celsius = 30
+        _set_limits(device, 900_000)
+        device.fields = [FieldValue(_POWER_AVERAGE, 160_000, "u32", scope=1)]
+        return device
+
 
 def many(kind: str, count: int) -> list[FakeDevice]:
-    """`count` devices of one kind (`h200`, `h100`, `h100_mig`, `a100_mig`, `rtx_4090`, `gb10`)."""
-    makers = {
-        "h200": FakeDevice.h200,
-        "h100": FakeDevice.h100,
-        "h100_mig": FakeDevice.h100_mig,
-        "a100_mig": FakeDevice.a100_mig,
-        "rtx_4090": FakeDevice.rtx_4090,
-        "gb10": FakeDevice.gb10,
-    }
-    if kind not in makers:
-        raise ValueError(f"no fake device is called {kind!r}: there are {', '.join(makers)}")
-    return [makers[kind](index) for index in range(count)]
+    """`count` devices of one of the `KINDS`."""
+    if kind not in KINDS:
+        raise ValueError(f"no fake device is called {kind!r}: there are {', '.join(KINDS)}")
+    return [getattr(FakeDevice, kind)(index) for index in range(count)]
 
 
-KINDS: Sequence[str] = ("h200", "h100", "h100_mig", "a100_mig", "rtx_4090", "gb10")
+KINDS: Sequence[str] = (
+    "h200",
+    "h100",
+    "h100_mig",
+    "a100_mig",
+    "rtx_4090",
+    "gb10",
+    "thor",
+    "orin",
+    "gh200",
+)
 
 
 def _identifier(prefix: str, *parts: object) -> str:
@@ -327,20 +380,23 @@ def _slice(
     *,
     slices: int,
     multiprocessors: int,
+    compute_instance: int = 0,
 ) -> None:
     gpu.mig_enabled = 1
     gpu.utilization_gpu_percent = gpu.utilization_memory_percent = None
     gpu.memory_used_bytes = (gpu.memory_used_bytes or 0) + used_mib * MIB
+    taken = {one.mig_index for one in gpu.migs}
     gpu.migs.append(
         FakeDevice(
-            uuid=_identifier("MIG", gpu.uuid, instance),
+            # The same for the same place, as drivers since R470 give it: a slice can come back under it.
+            uuid=_identifier("MIG", gpu.uuid, instance, *filter(None, [compute_instance])),
             name=f"{gpu.name} MIG {profile}",
             memory_total_bytes=total_mib * MIB,
             memory_reserved_bytes=0,
             memory_used_bytes=used_mib * MIB,
-            mig_index=len(gpu.migs),
+            mig_index=next(place for place in range(64) if place not in taken),
             gpu_instance=instance,
-            compute_instance=0,
+            compute_instance=compute_instance,
             gpu_instance_slices=slices,
             compute_instance_slices=slices,
             multiprocessors=multiprocessors,

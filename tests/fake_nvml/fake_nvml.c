@@ -319,7 +319,8 @@ nvmlReturn_t nvmlDeviceGetPcieThroughput(nvmlDevice_t handle, uint32_t counter, 
 nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t handle, uint32_t *current, uint32_t *pending) {
     ENTER_DEVICE(handle);
     nvmlReturn_t code = put_u32(d, NUMBER_mig_enabled, current);
-    return leave(code != NVML_SUCCESS ? code : put_u32(d, NUMBER_mig_enabled, pending));
+    if (code != NVML_SUCCESS || put_u32(d, NUMBER_mig_pending, pending) == NVML_SUCCESS) return leave(code);
+    return leave(put_u32(d, NUMBER_mig_enabled, pending));
 }
 
 nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t handle, uint32_t *count) {

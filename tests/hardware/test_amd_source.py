@@ -19,7 +19,8 @@ from nvml_host import INTERVAL_SECONDS, OPTIONS, DriverFactory, children, gpu_at
 from exporter.hardware.amd_source import AmdSource
 from exporter.hardware.gpu import GpuIdentity, GpuState
 from exporter.hardware.inventory import Inventory
-from exporter.hardware.supervision import NvmlSource, Sweep
+from exporter.hardware.nvidia_source import NvmlSource
+from exporter.hardware.sweep import Sweep
 
 UP, STALLED, LOST, SUSPENDED = GpuState.UP, GpuState.STALLED, GpuState.LOST, GpuState.SUSPENDED
 BUSY = "gpu_busy_percent"

@@ -26,7 +26,7 @@ from exporter.hardware.foreign_map import MOST_DEVICES
 from exporter.hardware.foreign_scrape import PAGE_LIMIT_BYTES
 from exporter.hardware.gpu import Gpu, GpuIdentity, GpuState
 from exporter.hardware.inventory import Inventory
-from exporter.hardware.supervision import Sweep
+from exporter.hardware.sweep import Sweep
 from exporter.settings.options import ForeignExporter
 from exporter.units import GIB, MIB
 

@@ -14,7 +14,8 @@ from fake_nvml.returns import NOT_FOUND, UNKNOWN
 from nvml_host import OPTIONS, DriverFactory, Host, all_up, gpu_at, run, states
 
 from exporter.hardware.gpu import GpuState
-from exporter.hardware.supervision import MAX_STUCK, Sweep
+from exporter.hardware.supervision import MAX_STUCK
+from exporter.hardware.sweep import Sweep
 
 UP, STALLED, LOST = GpuState.UP, GpuState.STALLED, GpuState.LOST
 

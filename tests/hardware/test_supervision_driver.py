@@ -12,7 +12,7 @@ from fake_nvml.devices import FakeDevice, many
 from fake_nvml.returns import DRIVER_NOT_LOADED, NOT_SUPPORTED, UNINITIALIZED, UNKNOWN
 from nvml_host import OPTIONS, DriverFactory, Host, all_up, gpu_at, run, states
 
-from exporter.hardware import supervision
+from exporter.hardware import nvidia_source, supervision
 from exporter.hardware.gpu import GpuState
 
 NO_PERMISSION = 4  # NVML_ERROR_NO_PERMISSION (NVML API reference)
@@ -56,7 +56,7 @@ def test_a_driver_that_appears_ends_the_wait(
     make_driver: DriverFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = tmp_path / "version"
-    monkeypatch.setattr(supervision, "_DRIVER_VERSION_FILE", module)
+    monkeypatch.setattr(nvidia_source, "_DRIVER_VERSION_FILE", module)
     driver = make_driver(many("h200", 2))
     driver.unload()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import psutil
 import pytest
 from fake_nvml.devices import MIB, FakeDevice, FakeProcess, FieldError, FieldValue, many
 from fake_nvml.returns import FUNCTION_NOT_FOUND, INSUFFICIENT_SIZE, NOT_SUPPORTED, UNKNOWN
@@ -116,7 +117,62 @@ def test_a_gb10_whose_driver_gives_the_whole_ram_as_its_memory_is_unified_too(
     device = FakeDevice.gb10()
     device.memory_total_bytes, device.memory_used_bytes, device.memory_reserved_bytes = 120 << 30, 0, 0
     make_driver([device])
-    assert read().identity.memory_kind == "unified"
+    gpu = read()
+    assert gpu.identity.memory_kind == "unified"
+    # What the driver calls used is then what all of the host uses (nvtop#511), and no figure of the device's.
+    assert gpu.reading is not None
+    assert (gpu.reading.memory_total_bytes, gpu.reading.memory_used_bytes) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "total"), [("gb10", 0), ("gb10", 8_128 * MIB), ("thor", None), ("orin", None)]
+)
+def test_known_chips_are_unified_whatever_the_driver_gives_as_their_memory(
+    make_driver: DriverFactory, kind: str, total: int | None
+) -> None:
+    (device,) = many(kind, 1)
+    device.memory_total_bytes, device.memory_used_bytes = total, None if total is None else 0
+    make_driver([device])
+    gpu = read()
+    assert (gpu.state, gpu.identity.memory_kind) == (GpuState.UP, "unified")
+    assert gpu.reading is not None
+    assert gpu.reading.memory_total_bytes is None
+
+
+def test_an_orin_is_up_and_tells_nothing_of_power_load_or_processes(make_driver: DriverFactory) -> None:
+    make_driver([FakeDevice.orin()])
+    assert reading() == GpuReading(processes=None)
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GB100", "NVIDIA Orion Thorium"])
+def test_a_name_that_only_holds_a_chip_s_name_is_not_that_chip(make_driver: DriverFactory, name: str) -> None:
+    device = FakeDevice.h200()
+    device.name = name
+    make_driver([device])
+    assert read().identity.memory_kind == "dedicated"
+
+
+@pytest.mark.parametrize(("translates", "kind"), [(2, "unified"), (0, "dedicated")])
+def test_an_unknown_device_that_has_all_of_ram_is_unified_if_it_translates_addresses(
+    make_driver: DriverFactory, translates: int, kind: str
+) -> None:
+    device = FakeDevice.gb10()
+    device.name, device.addressing_mode = "NVIDIA N9X", translates
+    device.memory_total_bytes = psutil.virtual_memory().total
+    make_driver([device])
+    assert read().identity.memory_kind == kind
+
+
+def test_a_gh200_is_dedicated_with_its_own_memory_and_its_module_s_power(make_driver: DriverFactory) -> None:
+    device = FakeDevice.gh200()
+    device.field_errors = [
+        FieldError(field, NOT_SUPPORTED, GPU_SCOPE) for field in (POWER_AVERAGE, POWER_INSTANT)
+    ]
+    make_driver([device])
+    gpu = read()
+    assert gpu.identity.memory_kind == "dedicated"
+    assert gpu.reading is not None
+    assert (gpu.reading.memory_total_bytes, gpu.reading.power_watts) == (97_871 * MIB, 160.0)
 
 
 def test_an_unknown_device_without_memory_of_its_own_but_address_translation_is_unified(
@@ -153,18 +209,6 @@ def test_an_error_of_the_memory_call_does_not_make_a_superchip_unified(make_driv
     assert gpu.identity.memory_kind == "dedicated"
     assert gpu.reading is not None
     assert gpu.reading.memory_total_bytes is None
-
-
-@pytest.mark.parametrize("kind", ["h100_mig", "a100_mig"])
-def test_a_gpu_cut_into_slices_is_read_without_its_utilization(make_driver: DriverFactory, kind: str) -> None:
-    (device,) = many(kind, 1)
-    make_driver([device])
-    gpu = read()
-    assert gpu.identity.memory_kind == "dedicated"
-    assert gpu.reading is not None
-    assert gpu.reading.memory_total_bytes == device.memory_total_bytes
-    assert gpu.reading.utilization_ratio is None
-    assert gpu.reading.power_watts is not None
 
 
 def test_each_of_eight_devices_is_read_under_its_own_uuid(make_driver: DriverFactory) -> None:

@@ -13,7 +13,7 @@ from fake_nvml.returns import NOT_SUPPORTED, UNKNOWN
 from nvml_host import PACE_SECONDS, DriverFactory, Host, all_up, gpu_at, run, states
 
 from exporter.hardware.gpu import GpuState
-from exporter.hardware.supervision import Sweep
+from exporter.hardware.sweep import Sweep
 
 FELL_OFF_THE_BUS, PAGE_FAULT = 79, 31  # NVIDIA, "XID Errors"
 

@@ -140,7 +140,7 @@ def visible_gpus(program: Program) -> int | None:
         if said and said not in ("all", "void", "none"):
             devices = [device for device in said.split(",") if device.strip()]
             if len(devices) <= 1024 and all(
-                re.fullmatch(r"\s*[A-Za-z0-9-]+\s*", one, re.ASCII) for one in devices
+                re.fullmatch(r"\s*[A-Za-z0-9:-]+\s*", one, re.ASCII) for one in devices
             ):
                 return len(devices)
     return None

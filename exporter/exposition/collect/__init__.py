@@ -28,7 +28,7 @@ def samples(snapshot: Snapshot) -> Iterator[Sample]:
     yield from network_samples(snapshot)
     if any(one.name == "processes" and one.up for one in snapshot.sources):
         yield deployments.DEPLOYMENTS_RUNNING, (), sum(one.running for one in snapshot.assessment.deployments)
-    index = {gpu.identity.uuid: str(gpu.identity.index) for gpu in snapshot.gpus}
+    index = {gpu.identity.uuid: str(gpu.identity.number) for gpu in snapshot.gpus}
     for status in snapshot.assessment.deployments:
         yield from deployment_samples(status, index)
     for name, value in snapshot.thresholds.items():

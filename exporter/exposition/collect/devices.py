@@ -16,7 +16,7 @@ from exporter.snapshot import Snapshot
 def device_samples(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
     """One device, present or remembered."""
     one = gpu.identity
-    device = (str(one.index), one.uuid)
+    device = (str(one.number), one.uuid)
     node = "" if one.numa_node is None else str(one.numa_node)
     yield (
         devices.GPU_INFO,
@@ -34,8 +34,11 @@ def device_samples(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
     )
     if one.source:
         yield from _origin(device, gpu)
-    yield devices.GPU_UP, device, gpu.state in HEALTHY
+    if _speaks_for_itself(gpu, snapshot):
+        yield devices.GPU_UP, device, gpu.state in HEALTHY
     yield devices.GPU_STATE, (*device, gpu.state), 1
+    if one.mig is not None:
+        yield devices.GPU_MIG, (*device, one.mig.parent_uuid, one.mig.profile), 1
     for xid, (times, last) in gpu.xid_errors.items():
         yield devices.GPU_XID, (*device, str(xid)), times
         yield devices.GPU_XID_LAST, (*device, str(xid)), last
@@ -58,6 +61,14 @@ def _origin(device: tuple[str, str], gpu: Gpu) -> Iterator[Sample]:
     yield devices.GPU_ORIGIN, (*device, source, "experimental", attribution), 1
     if gpu.reading is not None and gpu.reading.healthy is not None:
         yield devices.GPU_HEALTHY, (*device, source), gpu.reading.healthy
+
+
+def _speaks_for_itself(gpu: Gpu, snapshot: Snapshot) -> bool:
+    """A GPU that is lost takes its slices with it, and is one device that is down: its slices are no more."""
+    mig = gpu.identity.mig
+    return mig is None or any(
+        one.identity.uuid == mig.parent_uuid and one.state in HEALTHY for one in snapshot.gpus
+    )
 
 
 _DEVICE_FAMILIES = (capacity.CAPACITY, capacity.COMMITTED, capacity.HEADROOM, capacity.OVERCOMMIT)
@@ -88,6 +99,7 @@ _READINGS: tuple[tuple[Family, str], ...] = (
     (devices.GPU_BANDWIDTH, "memory_bandwidth_utilization_ratio"),
     (devices.GPU_POWER, "power_watts"),
     (devices.GPU_POWER_LIMIT, "power_limit_watts"),
+    (devices.GPU_MIG_SLICES, "mig_slices"),
 )
 
 
@@ -108,6 +120,8 @@ def _reading(device: tuple[str, str], reading: GpuReading) -> Iterator[Sample]:
         yield devices.GPU_PCIE, (*device, direction), size
     for direction, size in reading.nvlink_bytes.items():
         yield devices.GPU_NVLINK, (*device, direction), size
+    for mode, enabled in reading.mig_enabled.items():
+        yield devices.GPU_MIG_ENABLED, (*device, mode), enabled
     for part, version in reading.firmware.items():
         yield devices.GPU_FIRMWARE, (*device, part, version), 1
     if modes := reading.partitioning:

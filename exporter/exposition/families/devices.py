@@ -16,7 +16,8 @@ GPU_INFO = info(
         "numa_node",
         "pool",
     ),
-    "What a device is; memory_kind is dedicated, unified (also the processor's), mig or partition.",
+    "What a device is; memory_kind is dedicated, unified (also the processor's), divided (a GPU in MIG mode: "
+    "its memory is its slices'), mig (a slice) or partition.",
 )
 GPU_ORIGIN = info(
     "gpu_origin",
@@ -36,7 +37,8 @@ GPUS_EXPECTED = gauge(
 GPU_UP = gauge(
     "gpu_up",
     DEVICE,
-    "Whether the device answers, or sleeps unused; 0 for one that is lost, stalled or failing.",
+    "Whether the device answers, or sleeps unused; 0 for one that is lost, stalled or failing. Of a MIG "
+    "slice only while its GPU answers.",
 )
 GPU_STATE = gauge(
     "gpu_state",
@@ -44,7 +46,12 @@ GPU_STATE = gauge(
     "1 for the present state: up, suspended, stalled, lost, error, no_permission, released, driver_down, "
     "source_down.",
 )
-GPU_MEMORY_TOTAL = gauge("gpu_memory_total_bytes", DEVICE, "Device memory; total = used + free + reserved.")
+GPU_MEMORY_TOTAL = gauge(
+    "gpu_memory_total_bytes",
+    DEVICE,
+    "Device memory; total = used + free + reserved. Of unified memory all of RAM, where the driver tells of "
+    "no part of its own.",
+)
 GPU_MEMORY_USED = gauge(
     "gpu_memory_used_bytes",
     DEVICE,
@@ -107,6 +114,21 @@ GPU_PARTITIONING = info(
     (*DEVICE, "compute", "memory"),
     "How an AMD device is divided: SPX to CPX, NPS1 to NPS8.",
 )
+GPU_MIG = info(
+    "gpu_mig",
+    (*DEVICE, "parent_uuid", "profile"),
+    "Which GPU a MIG slice is cut from, and its profile; gpu is the GPU's index and the GPU instance, 0:3.",
+)
+GPU_MIG_ENABLED = gauge(
+    "gpu_mig_enabled",
+    (*DEVICE, "mode"),
+    "Whether a GPU is divided by MIG: current, and pending after its next reset; absent where neither.",
+)
+GPU_MIG_SLICES = gauge(
+    "gpu_mig_slices",
+    DEVICE,
+    "Slices of a GPU in MIG mode; 0: nothing can be served on it. Absent while they cannot be listed.",
+)
 
 FAMILIES: tuple[Family, ...] = (
     GPU_INFO,
@@ -139,4 +161,7 @@ FAMILIES: tuple[Family, ...] = (
     GPU_NVLINK,
     GPU_FIRMWARE,
     GPU_PARTITIONING,
+    GPU_MIG,
+    GPU_MIG_ENABLED,
+    GPU_MIG_SLICES,
 )
