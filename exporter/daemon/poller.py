@@ -68,6 +68,7 @@ class Poller:
             settings.host.proc_path,
             settings.host.sys_path,
             cgroup_limit=settings.host.cgroup_limit == "auto",
+            memory_bandwidth_bytes=settings.host.memory_bandwidth,
         )
         self.links = LinkWatch(
             settings.network,
