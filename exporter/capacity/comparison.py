@@ -68,10 +68,16 @@ def tolerances(
 
 
 def resident_ratio(deployment: Declared, memory: ProcessMemory | None) -> float | None:
-    """How much of the weights that are mapped from files is in RAM; None where none should be mapped."""
+    """How much of the weights that are mapped from files is in RAM; None where none should be mapped.
+
+    Of weights that are mapped when they are first read, those that ever were: by the peak of the process.
+    """
     if deployment.footprint is None or memory is None or deployment.footprint.host.mapped_bytes <= 0:
         return None
-    return min(1.0, memory.file / deployment.footprint.host.mapped_bytes)
+    mapped = deployment.footprint.host.mapped_bytes
+    if deployment.footprint.host.mapped_lazily:
+        mapped = min(mapped, max(memory.file, memory.peak - memory.anonymous - memory.shared))
+    return min(1.0, memory.file / mapped) if mapped else None
 
 
 def kv_use(deployment: Declared, telemetry: Telemetry | None) -> KvUse:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -67,6 +67,15 @@ class Confinement:
     state: LimitState
     groups: tuple[Group, ...] = ()
     nodes: frozenset[int] | None = None
+
+
+def of_all(processes: Sequence[Confinement]) -> Confinement:
+    """What confines several processes of one deployment together, the first of them its server: limits are
+    the server's, and of the nodes those of any. Where one process may go anywhere, so may the deployment.
+    """
+    nodes = [one.nodes for one in processes]
+    known = [one for one in nodes if one is not None]
+    return replace(processes[0], nodes=frozenset().union(*known) if len(known) == len(nodes) else None)
 
 
 class ConfinementReader:
@@ -207,9 +216,7 @@ def parse_list(text: str) -> frozenset[int] | None:
     return frozenset(found)
 
 
-_POLICY = re.compile(
-    r"[0-9a-f]{1,16} (\w[\w ]{0,20}?(?: \(many\))?)(?:=[a-z|+]{1,32})?(?::([0-9,-]+))?\s", re.ASCII
-)
+_BOUND = re.compile(r"[0-9a-f]{1,16} bind(?:=[a-z|+]{1,32})?:([0-9,-]+)\s", re.ASCII)
 
 
 def parse_policy(text: str) -> frozenset[int] | None:

@@ -66,7 +66,8 @@ class ProcessMemory:
     """RAM of one process in bytes: private, mapped files, shared, hugepages.
 
     ``locked`` are mappings that it holds down with mlock(2), of whatever kind; ``swapped`` is private memory
-    that the kernel has moved to swap; ``major_faults`` are pages that it had to wait for a disk for.
+    that the kernel has moved to swap; ``peak`` is the most that it ever held at once; ``major_faults`` are
+    pages for which it had to wait for a disk.
     """
 
     anonymous: int
@@ -74,7 +75,8 @@ class ProcessMemory:
     shared: int
     hugepages: int
     locked: int = 0
-    swapped: int = 0
+    swapped: int | None = None
+    peak: int = 0
     major_faults: int | None = None
 
     @property
@@ -194,7 +196,8 @@ class ProcessTable:
             shared=status.get("RssShmem", 0),
             hugepages=status.get("HugetlbPages", 0),
             locked=status.get("VmLck", 0),
-            swapped=status.get("VmSwap", 0),
+            swapped=status.get("VmSwap"),
+            peak=status.get("VmHWM", 0),
             major_faults=parse_major_faults(line),
         )
 

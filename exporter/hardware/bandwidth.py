@@ -21,7 +21,7 @@ from exporter.kernelfiles import parse_integer, read_text
 Basis = Literal["configured", "dmi", "edac", "processor"]
 
 _TRANSFER_BYTES = 8
-"""A channel of DDR4, and both halves of one of DDR5, are 64 bits wide (JESD79-4, JESD79-5), check bits aside."""
+"""A channel of DDR4, and both halves of one of DDR5, are 64 bits wide and check bits (JESD79-4, JESD79-5)."""
 _MEGA = 10**6
 _MOST_SOCKETS = 64
 
