@@ -12,7 +12,6 @@ from exporter.engines.launch import read_launch
     ("said", "numa"),
     [
         (["--numa", "distribute"], "distribute"),
-        (["--numa=numactl"], "numactl"),
         (["--numa", "isolate", "--numa", "numactl"], "numactl"),
         ([], None),
     ],
@@ -38,18 +37,7 @@ def test_a_strategy_that_there_is_not_is_a_problem_that_repeats_nothing() -> Non
 
 
 def test_kt_kernel_has_its_experts_once() -> None:
-    launch = read_launch(
-        [
-            "python",
-            "-m",
-            "sglang.launch_server",
-            "--model",
-            "deepseek-ai/DeepSeek-R1",
-            "--kt-weight-path",
-            "/w",
-        ],
-        {},
-    )
-    spec = spec_of(launch, "kt")
+    words = "python -m sglang.launch_server --model deepseek-ai/DeepSeek-R1 --kt-weight-path /w"
+    spec = spec_of(read_launch(words.split(), {}), "kt")
     assert spec is not None
     assert spec.expert_copies == 1
