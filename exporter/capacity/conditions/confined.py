@@ -16,6 +16,7 @@ from exporter.capacity.terms import (
     Severity,
     Some,
     Subject,
+    Witness,
 )
 
 _STALLED = Series("deepseek_confined_memory_pressure_seconds_total", (("scope", "full"),))
@@ -35,7 +36,8 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         for_seconds=5 * MINUTE,
         keep_firing_for_seconds=10 * MINUTE,
-        keeps_state=True,
+        # Not kept for want of its own series: that goes when the deployment is stopped, which is a remedy.
+        witnesses=(PROCESSES_SPEAK, Witness(Series("deepseek_host_memory_total_bytes"), Subject.HOST)),
         summary=(
             "What confines {deployment} on {host} ({confinement}) is overcommitted at {value}: {committed} "
             "committed, {capacity} to give, {used} in use now. NUMA nodes: {nodes}."
