@@ -56,6 +56,7 @@ def host_footprint(job: Job, plan: Plan, placement: Placement) -> HostFootprint:
         mapped_bytes=dense + experts - repacked if mapped else 0,
         reclaimable_bytes=repacked if mapped and not spec.mlock else 0,
         complete=plan.layers is not None,
+        looked_up_bytes=_looked_up(plan) if mapped else 0,
         locked_bytes=dense + experts if spec.mlock else 0,
         mapped_lazily=mapped and _maps_lazily(job),
         token_read_bytes=_token_reads(job, plan, placement),
@@ -70,6 +71,14 @@ def _maps_lazily(job: Job) -> bool:
     return job.spec.numa is not None and nodes != 1
 
 
+def _looked_up(plan: Plan) -> int:
+    """The token embedding, where it is in RAM: it stays there unless a rule moves it."""
+    if plan.layers is None:
+        return 0
+    moved = plan.layers[0].moved
+    return plan.layers[0].embedding + sum(one.size for one in moved if one.looked_up and one.device is None)
+
+
 def _token_reads(job: Job, plan: Plan, placement: Placement) -> int | None:
     """Weights in RAM that one token reads: all but the embedding, of which it is one row, and of the routed
     experts those that are chosen. None with drafted tokens, of which one reading may give several.
@@ -77,12 +86,9 @@ def _token_reads(job: Job, plan: Plan, placement: Placement) -> int | None:
     if plan.layers is None or job.spec.speculative is not None or job.spec.draft_model is not None:
         return None
     dense, experts = host_bytes(plan.layers, placement)
-    looked_up = plan.layers[0].embedding + sum(
-        moved.size for moved in plan.layers[0].moved if moved.looked_up and moved.device is None
-    )
     routed = job.architecture.experts
     share = Fraction(routed.active, routed.routed) if routed is not None else Fraction(1)
-    return dense - looked_up + int(experts * share)
+    return dense - _looked_up(plan) + int(experts * share)
 
 
 def host_bytes(layers: tuple[LayerBytes, ...], placement: Placement) -> tuple[int, int]:
