@@ -91,7 +91,7 @@ class Host:
     cgroup_limit: Literal["auto", "ignore"] = option(
         "auto", "auto: inside a container its memory limit is the host's size; ignore: never"
     )
-    memory_bandwidth: Annotated[int, Gt(0)] | None = option(
+    memory_bandwidth: Annotated[int, Ge(10**9)] | None = option(
         None,
         'bytes a second that the RAM of all sockets gives, "460GB/s"; default: by modules or processor',
         reloadable=False,
