@@ -47,6 +47,11 @@ def parse_bytes(text: str | int) -> int:
     return int(number * factor)
 
 
+def parse_bytes_per_second(text: str | int) -> int:
+    """Bytes a second of ``460GB/s``, ``460.8 GB/s`` or a plain number. Raises ValueError as `parse_bytes`."""
+    return parse_bytes(text.strip().removesuffix("/s") if isinstance(text, str) else text)
+
+
 def parse_tokens(text: str | int) -> int:
     """Tokens of ``8192``, ``32k`` (32,000), ``32K`` (32,768), ``1m`` (1,000,000) or ``1M`` (1,048,576).
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from exporter.capacity.alert import Alert
-from exporter.capacity.assessment import Assessment, Bounds, Commitment, DeploymentStatus
+from exporter.capacity.assessment import Assessment, Commitment, DeploymentStatus
 from exporter.capacity.attribution import Holding
+from exporter.capacity.bounds import Bounds
 from exporter.capacity.comparison import Deviation, KvUse
+from exporter.capacity.confined import Confined, Limit
+from exporter.capacity.decode import DecodeBound
 from exporter.capacity.links import LinkStatus
 from exporter.capacity.observation import Declared, Running
 from exporter.engines.process import ProcessMemory
@@ -28,6 +31,7 @@ from exporter.footprint.result import (
     exact,
     sum_terms,
 )
+from exporter.hardware.bandwidth import Bandwidth
 from exporter.hardware.gpu import Gpu, GpuIdentity, GpuProcess, GpuReading, GpuState, MigSlice
 from exporter.hardware.host import Cpu, HostReading, NumaNode
 from exporter.hardware.network import Interface, NetworkReading
@@ -113,8 +117,9 @@ HOST = HostReading(
     pressure_some_seconds=12.345678,
     pressure_full_seconds=0.5,
     oom_kills=2,
-    numa={0: NumaNode(768 * GIB, 700 * GIB), 1: NumaNode(768 * GIB, 690 * GIB)},
+    numa={0: NumaNode(768 * GIB, 700 * GIB, 8 * GIB), 1: NumaNode(768 * GIB, 690 * GIB)},
     cpu=Cpu("AMD EPYC 9654 96-Core Processor", sockets=2, cores=192, threads=384),
+    bandwidth=Bandwidth(921_600_000_000, "processor"),
 )
 
 NETWORK = NetworkReading(
@@ -237,7 +242,11 @@ FULL = Snapshot(
             )
         },
         host=Commitment(1535 * GIB, Bounds(150 * GIB, 158 * GIB)),
-        host_held={"r1": ProcessMemory(9 * GIB, 85 * GIB, 1 * GIB, 0)},
+        host_held={
+            "r1": ProcessMemory(
+                9 * GIB, 85 * GIB, 1 * GIB, 0, locked=64 * MIB, swapped=3 * MIB, major_faults=17
+            )
+        },
         host_other=126 * GIB,
         deployments=(
             DeploymentStatus(
@@ -271,6 +280,14 @@ FULL = Snapshot(
             ),
         ),
         reclaimable={UUIDS[0]: int(16.5 * GIB)},
+        confined={
+            "r1": (
+                Confined("cgroup", Commitment(200 * GIB, Bounds(96 * GIB, 104 * GIB)), 10 * GIB),
+                Confined("numa", Commitment(767 * GIB, Bounds(96 * GIB, 104 * GIB)), 60 * GIB, nodes=(0,)),
+            )
+        },
+        limits={"r1": Limit("limited", 4.25, 1.5, 1)},
+        decode={"r1": DecodeBound(40.5, 11_377_777_777, 460_800_000_000, "processor")},
     ),
     sources=(
         Source("nvml", "up", True, NOW_SECONDS, 0.031, {"gpu_lost": 1}, worker_restarts=1),

@@ -18,8 +18,8 @@ from exporter.hardware.inventory import Inventory
 from exporter.settings.options import Settings
 from exporter.snapshot import Snapshot
 
-LEFT_OUT = re.compile(r"^#|_seconds\b|_build_info|_threshold\b|_total\{source|^process_|^python_")
-"""Times, versions, what the process says of itself, and what does not depend on the host."""
+LEFT_OUT = re.compile(r"^#|_seconds\b|_build_info|_series\b|_threshold\b|_total\{source|^process_|^python_")
+"""Times, versions, what the process says of itself, and what does not depend on the host alone."""
 
 
 def started(snapshot: Snapshot) -> bool:

@@ -13,6 +13,7 @@ FLOORS = {
     "units": 0,
     "log": 0,
     "statefile": 0,
+    "kernelfiles": 0,
     "settings": 1,
     "models": 2,
     "engines": 2,

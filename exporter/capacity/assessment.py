@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from exporter.capacity import attribution, comparison, rollout
+from exporter.capacity import attribution, comparison, ram, rollout
 from exporter.capacity.attribution import Holding
+from exporter.capacity.bounds import ZERO, Bounds, sum_bounds
 from exporter.capacity.comparison import Deviation, KvUse
 from exporter.capacity.joining import differences
 from exporter.capacity.links import LinkStatus
@@ -18,38 +20,14 @@ from exporter.capacity.observation import Declared, Observation, Running
 from exporter.capacity.tolerance import Tolerance
 from exporter.capacity.unified import in_ram, unified
 from exporter.engines.process import ProcessMemory
-from exporter.footprint.result import Term
 from exporter.hardware.gpu import Gpu, GpuReading
-from exporter.hardware.host import HostReading
+
+if TYPE_CHECKING:
+    from exporter.capacity.confined import Confined, Limit
+    from exporter.capacity.decode import DecodeBound
 
 LOADED_SHARE = 0.98
 """A deployment that holds this share of its weights has loaded them; the rest is rounding and padding."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """A number of bytes that lies between `low` and `high`."""
-
-    low: int
-    high: int
-
-    def __add__(self, other: Bounds) -> Bounds:
-        return Bounds(self.low + other.low, self.high + other.high)
-
-    def at_least(self, floor: int) -> Bounds:
-        """Both ends raised to `floor`."""
-        return Bounds(max(self.low, floor), max(self.high, floor))
-
-    def beyond(self, part: int) -> Bounds:
-        """What of both ends lies above `part`."""
-        return Bounds(max(self.low - max(part, 0), 0), max(self.high - max(part, 0), 0))
-
-    def items(self) -> tuple[tuple[str, int], tuple[str, int]]:
-        """("low", bytes), ("high", bytes)"""
-        return ("low", self.low), ("high", self.high)
-
-
-ZERO = Bounds(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +118,12 @@ class Assessment:
     deployments: tuple[DeploymentStatus, ...]
     reclaimable: Mapping[str, int] = field(default_factory=dict)
     """device → bytes of KV pools that no request uses now"""
+    confined: Mapping[str, tuple[Confined, ...]] = field(default_factory=dict)
+    """deployment → what it may use below the host's RAM: of a cgroup, of NUMA nodes"""
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """deployment → whether its cgroup has a limit, and what the kernel says of it"""
+    decode: Mapping[str, DecodeBound] = field(default_factory=dict)
+    """deployment → tokens a second that the bandwidth of RAM allows one sequence"""
 
 
 def assess(
@@ -177,11 +161,13 @@ def assess(
     host, host_other = None, None
     if observation.host is not None:
         host_other, on_devices = _through_devices(observation, held).beside(
-            _host_other(observation.host, host_held)
+            ram.others(observation.host, host_held)
         )
-        committed = _host_committed(observation.declared, host_held, set(owned)) + on_devices
+        committed = ram.committed(observation.declared, host_held, set(owned)) + on_devices
+        spare = min(host_other, ram.spare_hugepages(observation, host_held))
         host = Commitment(
-            observation.host.memory_total_bytes - host_margin, committed + Bounds(host_other, host_other)
+            observation.host.memory_total_bytes - host_margin,
+            committed + Bounds(host_other - spare, host_other),
         )
     allowed = tolerance or Tolerance()
     statuses = tuple(_status(one, observation, held, host_held, allowed) for one in observation.declared)
@@ -369,35 +355,7 @@ def device_expected(deployment: Declared, uuid: str) -> Bounds:
     if deployment.footprint is None:
         return ZERO
     ranks = zip(deployment.ranks, deployment.footprint.devices, strict=False)
-    return _sum(rank.total for at, rank in ranks if at == uuid)
-
-
-def host_expected(deployment: Declared) -> Bounds:
-    """What a deployment should hold in RAM once warm, mapped weights included."""
-    if deployment.footprint is None:
-        return ZERO
-    return _sum([deployment.footprint.host.total])
-
-
-def _host_other(host: HostReading, held: Mapping[str, ProcessMemory]) -> int:
-    """RAM in use that no deployment holds. Page cache is not in use: the kernel gives it back."""
-    in_use = host.memory_total_bytes - host.memory_available_bytes
-    ours = sum(one.anonymous + one.shared + one.hugepages for one in held.values())
-    return max(0, in_use - ours)
-
-
-def _host_committed(
-    declared: Iterable[Declared], held: Mapping[str, ProcessMemory], running: set[str]
-) -> Bounds:
-    total = ZERO
-    for deployment in declared:
-        expected = host_expected(deployment)
-        if deployment.name in running:
-            memory = held.get(deployment.name)
-            total += expected.at_least(memory.anonymous + memory.shared + memory.hugepages if memory else 0)
-        elif deployment.required:
-            total += expected
-    return total
+    return sum_bounds(rank.total for at, rank in ranks if at == uuid)
 
 
 def _state(
@@ -422,10 +380,3 @@ def _state(
         if resident < weights.low_bytes * LOADED_SHARE:
             return "loading"
     return "warm"
-
-
-def _sum(terms: Iterable[Term]) -> Bounds:
-    total = ZERO
-    for term in terms:
-        total += Bounds(term.low_bytes, term.high_bytes)
-    return total

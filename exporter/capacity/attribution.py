@@ -156,5 +156,15 @@ def host_holdings(
                 file=max(one.file for one in known),
                 shared=max(one.shared for one in known),
                 hugepages=sum(one.hugepages for one in known),
+                locked=max(one.locked for one in known),
+                swapped=_sum(one.swapped for one in known),
+                peak=max(one.peak for one in known),
+                major_faults=_sum(one.major_faults for one in known),
             )
     return result
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """None where one of them is not known: a part alone would seem to be the whole."""
+    known = tuple(counts)
+    return None if None in known else sum(one or 0 for one in known)

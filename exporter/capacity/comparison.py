@@ -68,10 +68,20 @@ def tolerances(
 
 
 def resident_ratio(deployment: Declared, memory: ProcessMemory | None) -> float | None:
-    """How much of the weights that are mapped from files is in RAM; None where none should be mapped."""
-    if deployment.footprint is None or memory is None or deployment.footprint.host.mapped_bytes <= 0:
+    """How much of the weights that are mapped from files and read is in RAM; None where none should be. What
+    is only looked up, the token embedding, comes back row by row once it was evicted, and is not missed.
+
+    Of weights that are mapped when they are first read, those that ever were: by the peak of the process.
+    """
+    if deployment.footprint is None or memory is None:
         return None
-    return min(1.0, memory.file / deployment.footprint.host.mapped_bytes)
+    host = deployment.footprint.host
+    mapped = host.mapped_bytes - host.looked_up_bytes
+    if mapped <= 0:
+        return None
+    if host.mapped_lazily:
+        mapped = min(mapped, max(memory.file, memory.peak - memory.anonymous - memory.shared))
+    return min(1.0, memory.file / mapped) if mapped else None
 
 
 def kv_use(deployment: Declared, telemetry: Telemetry | None) -> KvUse:

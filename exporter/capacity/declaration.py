@@ -53,15 +53,17 @@ def _names(gpu: Gpu) -> tuple[Number, ...]:
 
 
 def host_shape(host: HostReading) -> HostShape:
-    """The host as the estimator wants it: its size, and the instructions that decide what is repacked."""
+    """The host as the estimator wants it: size, nodes, and the instructions that decide what is repacked."""
     features = host.cpu.features if host.cpu else frozenset()
     if "avx512f" in features:
-        return HostShape(host.memory_total_bytes, "x86-avx512")
-    if "avx2" in features:
-        return HostShape(host.memory_total_bytes, "x86-avx2")
-    if features & {"asimddp", "i8mm"}:
-        return HostShape(host.memory_total_bytes, "arm64")
-    return HostShape(host.memory_total_bytes, "none")
+        instructions = "x86-avx512"
+    elif "avx2" in features:
+        instructions = "x86-avx2"
+    else:
+        instructions = "arm64" if features & {"asimddp", "i8mm"} else "none"
+    # A node without RAM (processors alone, a device's memory that is switched off) is none to lie on.
+    nodes = sum(1 for node in host.numa.values() if node.total_bytes)
+    return HostShape(host.memory_total_bytes, instructions, nodes or None)
 
 
 def declare(

@@ -78,6 +78,8 @@ def spec_of(launch: Launch, name: str) -> DeploymentSpec | None:
         nodes=_nodes(launch),
         all_to_all=launch.all_to_all,
         disaggregation=launch.disaggregation,
+        expert_copies=1 if offload.kt_weight_path is not None else None,
+        numa=launch.numa,
     )
 
 

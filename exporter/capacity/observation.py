@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from exporter.capacity.links import Carrier
+from exporter.engines.confinement import Confinement
 from exporter.engines.process import ProcessMemory
 from exporter.engines.telemetry.types import Telemetry
 from exporter.footprint.result import Footprint, NetworkFootprint
@@ -100,3 +101,5 @@ class Observation:
     network: NetworkReading | None = None
     carriers: Mapping[str, Carrier] = field(default_factory=dict)
     """deployment → what carries its traffic between nodes"""
+    confinement: Mapping[str, Confinement] = field(default_factory=dict)
+    """deployment → what holds its processes below the host's memory; absent until it was looked for"""

@@ -42,6 +42,8 @@ class Subject(StrEnum):
     DEPLOYMENT = "deployment"
     PLACEMENT = "placement"
     """a deployment on one device"""
+    PLACE = "place"
+    """what a deployment may use below the host's RAM: a cgroup, or NUMA nodes"""
     RESOURCE = "resource"
     """something of a host that runs out: gpu_memory, ram, or the kv_cache of a deployment"""
     POOL = "pool"
@@ -59,6 +61,7 @@ class Subject(StrEnum):
             Subject.SOURCE: ("source",),
             Subject.DEPLOYMENT: ("deployment",),
             Subject.PLACEMENT: ("deployment", "uuid"),
+            Subject.PLACE: ("deployment", "confinement"),
             Subject.RESOURCE: ("resource", "deployment"),
             Subject.POOL: ("pool",),
         }.get(self, ())

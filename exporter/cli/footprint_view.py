@@ -226,9 +226,20 @@ def _verdict(answered: Answered, answer: Answer) -> str:
     if answer.fits is None and answered.devices is None and answer.devices:
         fits += ": say which GPUs (--gpu, --gpu-memory)"
     lines = [hanging("KV cache  ", "; ".join(cache)), hanging("fits      ", fits)]
+    if (read := answer.host.token_read_bytes) is not None:
+        lines.append(hanging("RAM       ", _pace(read)))
     if answer.limiting:
         lines.append(hanging("limiting  ", answer.limiting))
     return "\n".join(lines)
+
+
+def _pace(read_bytes: int) -> str:
+    """Of no host in particular: what its RAM gives, `status` knows."""
+    per_100 = 100 * 10**9 / read_bytes
+    return (
+        f"each token of one sequence reads {read_bytes / 10**9:.1f} GB of weights there: "
+        f"at most {per_100:.1f} tokens a second for every 100 GB/s that RAM gives"
+    )
 
 
 def _explained(one: Explanation) -> str:

@@ -170,7 +170,7 @@ def _deployments(view: View) -> RenderableType | None:
 
 def _about(one: DeploymentFacts) -> Iterable[RenderableType]:
     yield Text.assemble((one.name, "bold"), f" {one.where}: {one.model}, {one.what}")
-    said = [one.state_words if one.state != "warm" else "", one.comparison, one.headroom]
+    said = [one.state_words if one.state != "warm" else "", one.comparison, one.headroom, one.about_ram]
     if one.differs:
         said.append(f"not as declared: {', '.join(one.differs)}")
     if one.kv_usage_ratio is not None:

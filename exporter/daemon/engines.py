@@ -19,6 +19,7 @@ from exporter import log
 from exporter.capacity.declaration import Shapes, shape_at
 from exporter.capacity.observation import Declared, Running
 from exporter.capacity.placement import devices_of
+from exporter.engines.confinement import Confinement, ConfinementReader, of_all
 from exporter.engines.discovery import Discovery, Found, Instance, Key
 from exporter.engines.process import Process, ProcessMemory, ProcessTable
 from exporter.footprint.estimate import DeviceShape, Footprint, HostShape
@@ -57,6 +58,7 @@ class Engines:
     running: Mapping[str, Running]
     links: Mapping[str, Link | None] = field(default_factory=dict)
     """of those that run on several nodes: what their launches say of the way there"""
+    confinement: Mapping[str, Confinement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class _Seen:
 class EngineWatch:
     """One per daemon."""
 
-    def __init__(self, proc: Path) -> None:
+    def __init__(self, proc: Path, sys: Path) -> None:
         self.state = "up"
         self.seconds = 0.0
         self.errors: Counter[str] = Counter()
@@ -82,8 +84,11 @@ class EngineWatch:
         self.telemetry_errors: Counter[str] = Counter()
         self._table = ProcessTable(proc)
         self._discovery = Discovery(self._table, proc)
+        self._confines = ConfinementReader(proc, sys)
+        self._confined: Mapping[int, Confinement] = {}
+        self._owned: frozenset[int] = frozenset()
         self._found: Found | None = None
-        self._scan: asyncio.Future[Found] | None = None
+        self._scan: asyncio.Future[tuple[Found, Mapping[int, Confinement]]] | None = None
         self._thorough_at = float("-inf")
         # Not the loop's own executor: for that one asyncio waits at the end, also when it never returns.
         self._scanner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="processes")
@@ -131,12 +136,12 @@ class EngineWatch:
             if thorough or due:
                 self._thorough_at = started
             self._scan = asyncio.get_running_loop().run_in_executor(
-                self._scanner, lambda: self._discovery.look(thorough=thorough or due)
+                self._scanner, self._look, thorough or due, self._owned
             )
         scan = self._scan
         await asyncio.wait([scan], timeout=SCAN_SECONDS)
         try:
-            self._found = scan.result()
+            self._found, self._confined = scan.result()
             self.state = "up"
         except asyncio.InvalidStateError:
             self._found = None
@@ -148,6 +153,12 @@ class EngineWatch:
             self.errors[f"errno_{error.errno}"] += 1
         self.seconds = time.monotonic() - started
         self._forget()
+
+    def _look(self, thorough: bool, owned: frozenset[int]) -> tuple[Found, Mapping[int, Confinement]]:
+        """In a thread: what runs, and what confines the processes of engines and of `owned`."""
+        found = self._discovery.look(thorough=thorough)
+        pids = owned.union(*(one.pids for one in found.instances))
+        return found, self._confines.read(found.processes[pid] for pid in pids if pid in found.processes)
 
     async def see_new_pids(self, gpus: Iterable[Gpu]) -> None:
         """Look again when a device lists a pid that the last look did not have, or none has been taken."""
@@ -267,7 +278,13 @@ class EngineWatch:
         kept = tuple(one for one in deployments if one.origin == "declared" or one.name in owned)
         here = {name: one for name, one in running.items() if name in owned}
         links = {name: links[name] for name, one in here.items() if one.network is not None}
-        return Engines(kept, owned, memory, here, links)
+        self._owned = frozenset(pid for pids in owned.values() for pid in pids)
+        confinement = {
+            name: of_all(known)
+            for name, pids in owned.items()
+            if (known := [self._confined[pid] for pid in sorted(pids) if pid in self._confined])
+        }
+        return Engines(kept, owned, memory, here, links, confinement)
 
     def _alive(
         self, owned: Mapping[str, frozenset[int]], processes: Mapping[int, Process]

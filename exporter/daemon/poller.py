@@ -6,15 +6,18 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from exporter import log
 from exporter.capacity.assessment import Assessment, assess
+from exporter.capacity.confined import confined
+from exporter.capacity.confined import limits as limits_of
 from exporter.capacity.connection import connected
 from exporter.capacity.declaration import declare, host_shape, shapes_of
+from exporter.capacity.decode import decode_bounds
 from exporter.capacity.observation import Declared, Observation
 from exporter.capacity.tolerance import Tolerance
 from exporter.capacity.unified import sized_by_ram
@@ -71,6 +74,7 @@ class Poller:
             settings.host.proc_path,
             settings.host.sys_path,
             cgroup_limit=settings.host.cgroup_limit == "auto",
+            memory_bandwidth_bytes=settings.host.memory_bandwidth,
         )
         self.links = LinkWatch(
             settings.network,
@@ -78,7 +82,7 @@ class Poller:
             settings.host.proc_path,
             time_scale=settings.alerting.time_scale,
         )
-        self.engines = EngineWatch(settings.host.proc_path)
+        self.engines = EngineWatch(settings.host.proc_path, settings.host.sys_path)
         self._shapes: dict[Number, tuple[str, DeviceShape]] = {}
         self._declared: tuple[Declared, ...] = ()
         self._declared_for: object = None
@@ -150,6 +154,7 @@ class Poller:
             taken_at,
             network,
             self.links.carry(engines.links, network),
+            engines.confinement,
         )
         assessment = self._assess(observation)
         self._report_deployments(engines.deployments)
@@ -181,7 +186,7 @@ class Poller:
 
     def _assess(self, observation: Observation) -> Assessment:
         capacity, limits = self.settings.capacity, self.settings.thresholds
-        assessment = assess(
+        judged = assess(
             observation,
             gpu_margin=capacity.gpu_safety_margin,
             host_margin=capacity.host_safety_margin,
@@ -193,8 +198,14 @@ class Poller:
             ),
             rollout_seconds=limits.rollout_seconds,
         )
+        placed = replace(
+            judged,
+            confined=confined(observation, judged, host_margin=capacity.host_safety_margin),
+            limits=limits_of(observation),
+            decode=decode_bounds(observation),
+        )
         return connected(
-            assessment,
+            placed,
             observation,
             link_tokens_per_second=limits.link_tokens_per_second,
             active_ratio=limits.active_utilization_ratio,

@@ -131,9 +131,12 @@ def _stat(process: Process) -> str:
 
 def _status(process: Process) -> str:
     sizes = {
+        "VmHWM": process.anonymous_bytes + process.file_bytes,
+        "VmLck": 0,
         "RssAnon": process.anonymous_bytes,
         "RssFile": process.file_bytes,
         "RssShmem": 0,
+        "VmSwap": 0,
         "HugetlbPages": 0,
     }
     rows = (f"{name}:\t{size // _KIB:>8} kB\n" for name, size in sizes.items())
@@ -171,10 +174,16 @@ def _meminfo(memory: Memory) -> str:
 
 
 def _nodes(memory: Memory, count: int) -> dict[str, str]:
+    rows = {
+        "MemTotal": memory.total,
+        "MemFree": memory.available // 3,
+        "Active(file)": memory.available // 3,
+        "Inactive(file)": memory.available // 3,
+        "SReclaimable": 0,
+    }
     return {
-        f"sys/devices/system/node/node{node}/meminfo": (
-            f"Node {node} MemTotal:       {memory.total // count // _KIB} kB\n"
-            f"Node {node} MemFree:        {memory.available // 3 // count // _KIB} kB\n"
+        f"sys/devices/system/node/node{node}/meminfo": "".join(
+            f"Node {node} {name + ':':16}{size // count // _KIB:>8} kB\n" for name, size in rows.items()
         )
         for node in range(count)
     }

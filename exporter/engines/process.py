@@ -63,12 +63,31 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class ProcessMemory:
-    """RAM of one process in bytes: private, mapped files, shared, hugepages."""
+    """RAM of one process in bytes: private, mapped files, shared, hugepages.
+
+    ``locked`` are mappings that it holds down with mlock(2), of whatever kind; ``swapped`` is private memory
+    that the kernel has moved to swap; ``peak`` is the most that it ever held at once; ``major_faults`` are
+    pages for which it had to wait for a disk.
+    """
 
     anonymous: int
     file: int
     shared: int
     hugepages: int
+    locked: int = 0
+    swapped: int | None = None
+    peak: int = 0
+    major_faults: int | None = None
+
+    @property
+    def pinned(self) -> int:
+        """What the kernel cannot drop: all but page cache that is not locked."""
+        return self.anonymous + self.shared + self.hugepages + self.locked_file
+
+    @property
+    def locked_file(self) -> int:
+        """Page cache that is locked, at the most: a lock may also lie on private memory."""
+        return min(self.file, self.locked)
 
 
 class ProcessTable:
@@ -167,7 +186,8 @@ class ProcessTable:
         """RAM of a process now; None when it is gone or another one has its pid."""
         folder = f"{self._root}/{process.pid}"
         status = parse_status(_read(f"{folder}/status"))
-        stat = parse_stat(_read(f"{folder}/stat"))
+        line = _read(f"{folder}/stat")
+        stat = parse_stat(line)
         if stat is None or stat[2] != process.start_ticks or "RssAnon" not in status:
             return None
         return ProcessMemory(
@@ -175,6 +195,10 @@ class ProcessTable:
             file=status.get("RssFile", 0),
             shared=status.get("RssShmem", 0),
             hugepages=status.get("HugetlbPages", 0),
+            locked=status.get("VmLck", 0),
+            swapped=status.get("VmSwap"),
+            peak=status.get("VmHWM", 0),
+            major_faults=parse_major_faults(line),
         )
 
 
@@ -229,6 +253,12 @@ def parse_stat(data: bytes) -> tuple[str, int, int] | None:
         return data[opening + 1 : closing].decode(errors="replace"), int(fields[1]), int(fields[19])
     except ValueError:
         return None
+
+
+def parse_major_faults(data: bytes) -> int | None:
+    """Faults of a process and of its threads that had to read from a disk, of `/proc/PID/stat`."""
+    fields = data[data.rfind(b")") + 1 :].split()
+    return int(fields[9]) if len(fields) > 9 and fields[9].isdigit() else None
 
 
 def parse_status(data: bytes) -> dict[str, int]:

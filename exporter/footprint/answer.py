@@ -61,10 +61,13 @@ class DeviceAnswer:
 
 @dataclass(frozen=True, slots=True)
 class HostAnswer:
-    """What lies in RAM. ``total`` is None where a component is not known."""
+    """What lies in RAM. ``total`` is None where a component is not known; ``token_read_bytes`` are weights
+    that one token reads there, None where that does not decide how fast it comes.
+    """
 
     components: Mapping[str, Term]
     total: Term | None
+    token_read_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,9 @@ def _answer(job: Job, footprint: Footprint, assumed: tuple[str, ...]) -> Answer:
     return Answer(
         model=_model(job),
         devices=devices,
-        host=HostAnswer(host.components, _host_total(host) if host.complete else None),
+        host=HostAnswer(
+            host.components, _host_total(host) if host.complete else None, host.token_read_bytes or None
+        ),
         kv_cache=KvCacheAnswer(
             kv.bytes_per_token,
             kv.likely_capacity_tokens or kv.capacity_tokens,
@@ -202,7 +207,10 @@ def to_plain(answer: Answer) -> dict[str, Plain]:
             }
             for device in answer.devices
         ],
-        "host": _components(answer.host.components, answer.host.total),
+        "host": {
+            **_components(answer.host.components, answer.host.total),
+            **_known({"token_read_bytes": answer.host.token_read_bytes}),
+        },
         "kv_cache": _known(
             {
                 "bytes_per_token": answer.kv_cache.bytes_per_token,

@@ -31,7 +31,8 @@ class DeploymentSpec:
     all tensor ranks together, ``hicache_bytes`` that of one rank. ``experts_on_gpu`` are the
     experts of each layer that KTransformers keeps on the device. ``nodes`` are the hosts over which the ranks
     lie, ``all_to_all`` the engine's name of what carries tokens to experts, ``disaggregation`` "prefill" or
-    "decode" where another server does the other half.
+    "decode" where another server does the other half. ``expert_copies`` is how often the experts in RAM are
+    there, ``numa`` llama.cpp's ``--numa``.
     """
 
     name: str
@@ -93,6 +94,8 @@ class DeploymentSpec:
     nodes: int = 1
     all_to_all: str | None = None
     disaggregation: str | None = None
+    expert_copies: int | None = None
+    numa: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +123,13 @@ class DeviceShape:
 
 @dataclass(frozen=True, slots=True)
 class HostShape:
-    """RAM of the host, and which family of llama.cpp's repacking its processor has (see
-    policies/llamacpp.py).
+    """RAM of the host, which family of llama.cpp's repacking its processor has (see policies/llamacpp.py),
+    and how many NUMA nodes have RAM; None: not known.
     """
 
     total_bytes: int
     instruction_set: str = "x86-avx2"
+    numa_nodes: int | None = None
 
 
 _AT_LEAST_ONE = (

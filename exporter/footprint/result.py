@@ -94,12 +94,20 @@ class HostFootprint:
     ``mapped_bytes``: the part of the components' low ends that is file-backed page cache which every token
     reads: the kernel counts it as available, capacity must not. ``reclaimable_bytes``: the part between low
     and high ends that is a second, clean copy in page cache, which the kernel takes back without cost.
+    ``looked_up_bytes``: of the mapped part, tensors of which a token reads one row: they are not missed.
+    ``locked_bytes``: what the engine is told to lock down. ``mapped_lazily``: pages are mapped when they are
+    first read, so that weights which are not there may never have been needed. ``token_read_bytes``: weights
+    in RAM that one token of one sequence reads; None where that does not decide how fast it comes.
     """
 
     components: Mapping[str, Term]
     mapped_bytes: int = 0
     reclaimable_bytes: int = 0
     complete: bool = True
+    looked_up_bytes: int = 0
+    locked_bytes: int = 0
+    mapped_lazily: bool = False
+    token_read_bytes: int | None = None
 
     @property
     def total(self) -> Term:

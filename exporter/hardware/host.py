@@ -13,17 +13,27 @@ from pathlib import Path
 
 import psutil
 
-_MAX_BYTES = 2**20
+from exporter.hardware.bandwidth import Bandwidth, memory_bandwidth
+from exporter.kernelfiles import NO_LIMIT_BYTES, parse_integer, parse_pressure, parse_vmstat, read_text
+
 _MAX_CPUINFO_BYTES = 2**23  # 1.5 KiB for each of up to thousands of threads
 _KIB = 1024
-_NO_LIMIT_BYTES = 2**60
-"""cgroup v1 says "no limit" with a number near 2^63."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumaNode:
+    """RAM of one node, in bytes. ``droppable_bytes``: page cache and kernel caches that can be taken back;
+    None where the kernel does not say.
+    """
+
     total_bytes: int
     free_bytes: int
+    droppable_bytes: int | None = None
+
+    @property
+    def available_bytes(self) -> int | None:
+        """What can be had without swapping: the kernel's MemAvailable has no counterpart for a node."""
+        return None if self.droppable_bytes is None else self.free_bytes + self.droppable_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,7 @@ class HostReading:
     oom_kills: int | None = None
     numa: Mapping[int, NumaNode] = field(default_factory=dict)
     cpu: Cpu | None = None
+    bandwidth: Bandwidth | None = None
 
 
 class HostUnreadable(Exception):
@@ -71,15 +82,20 @@ class HostUnreadable(Exception):
 class HostSource:
     """Reads one host; `proc` and `sys` are the roots of the two file systems."""
 
-    def __init__(self, proc: Path, sys: Path, *, cgroup_limit: bool) -> None:
+    def __init__(
+        self, proc: Path, sys: Path, *, cgroup_limit: bool, memory_bandwidth_bytes: int | None = None
+    ) -> None:
+        """``memory_bandwidth_bytes``: what the operator says the RAM of all sockets gives in a second."""
         self._proc = proc
         self._sys = sys
         self.cgroup_limit = cgroup_limit
-        self._cpu = _cpu(_text(proc / "cpuinfo", _MAX_CPUINFO_BYTES))
+        self._cpu = _cpu(read_text(proc / "cpuinfo", _MAX_CPUINFO_BYTES))
+        model, sockets = (self._cpu.model, self._cpu.sockets) if self._cpu is not None else ("", None)
+        self._bandwidth = memory_bandwidth(sys, model, sockets or 1, configured=memory_bandwidth_bytes)
 
     def read(self) -> HostReading:
         """One reading. Raises HostUnreadable."""
-        meminfo = parse_meminfo(_text(self._proc / "meminfo"))
+        meminfo = parse_meminfo(read_text(self._proc / "meminfo"))
         total, available, swap = self._memory(meminfo)
         limit, used = self._limit() if self.cgroup_limit else (None, None)
         if limit and limit < total:
@@ -88,7 +104,7 @@ class HostSource:
         else:
             limit = None
         page = meminfo.get("Hugepagesize")
-        pressure = parse_pressure(_text(self._proc / "pressure" / "memory"))
+        pressure = parse_pressure(read_text(self._proc / "pressure" / "memory"))
         return HostReading(
             memory_total_bytes=total,
             memory_available_bytes=available,
@@ -100,9 +116,10 @@ class HostSource:
             shared_bytes=meminfo.get("Shmem"),
             pressure_some_seconds=pressure.get("some"),
             pressure_full_seconds=pressure.get("full"),
-            oom_kills=parse_vmstat(_text(self._proc / "vmstat")).get("oom_kill"),
+            oom_kills=parse_vmstat(read_text(self._proc / "vmstat")).get("oom_kill"),
             numa=self._numa(),
             cpu=self._cpu,
+            bandwidth=self._bandwidth,
         )
 
     def _memory(self, meminfo: Mapping[str, int]) -> tuple[int, int, tuple[int | None, int | None]]:
@@ -134,16 +151,16 @@ class HostSource:
         Page cache that can be dropped at once is not use: `memory.current` counts it (ollama#15704).
         """
         root = self._sys / "fs" / "cgroup"
-        limit = _integer(_text(root / "memory.max"))
+        limit = parse_integer(read_text(root / "memory.max"))
         if limit is not None:
-            inactive = parse_vmstat(_text(root / "memory.stat")).get("inactive_file", 0)
-            return limit, max(0, (_integer(_text(root / "memory.current")) or 0) - inactive)
+            inactive = parse_vmstat(read_text(root / "memory.stat")).get("inactive_file", 0)
+            return limit, max(0, (parse_integer(read_text(root / "memory.current")) or 0) - inactive)
         v1 = root / "memory"
-        limit = _integer(_text(v1 / "memory.limit_in_bytes"))
-        if limit is None or limit >= _NO_LIMIT_BYTES:
+        limit = parse_integer(read_text(v1 / "memory.limit_in_bytes"))
+        if limit is None or limit >= NO_LIMIT_BYTES:
             return None, None
-        inactive = parse_vmstat(_text(v1 / "memory.stat")).get("total_inactive_file", 0)
-        return limit, max(0, (_integer(_text(v1 / "memory.usage_in_bytes")) or 0) - inactive)
+        inactive = parse_vmstat(read_text(v1 / "memory.stat")).get("total_inactive_file", 0)
+        return limit, max(0, (parse_integer(read_text(v1 / "memory.usage_in_bytes")) or 0) - inactive)
 
     def _numa(self) -> dict[int, NumaNode]:
         nodes = {}
@@ -152,13 +169,20 @@ class HostSource:
         except OSError:
             return {}
         for folder in folders:
-            values = parse_meminfo(_text(folder / "meminfo"))
-            number = _integer(folder.name.removeprefix("node"))
+            values = parse_meminfo(read_text(folder / "meminfo"))
+            number = parse_integer(folder.name.removeprefix("node"))
             if number is not None and "MemTotal" in values and "MemFree" in values:
-                nodes[number] = NumaNode(values["MemTotal"], values["MemFree"])
+                droppable = [values.get(name) for name in _DROPPABLE]
+                nodes[number] = NumaNode(
+                    values["MemTotal"],
+                    values["MemFree"],
+                    None if None in droppable else sum(size or 0 for size in droppable),
+                )
         return nodes
 
 
+_DROPPABLE = ("Active(file)", "Inactive(file)", "SReclaimable")
+"""Lines of a node's meminfo (drivers/base/node.c), the parts of what mm/show_mem.c makes MemAvailable of."""
 _MEMINFO_LINE = re.compile(r"^(?:Node \d+ )?([A-Za-z_()0-9]{1,64}):\s+(\d{1,18})( kB)?\s*$", re.ASCII)
 
 
@@ -170,20 +194,6 @@ def parse_meminfo(text: str) -> dict[str, int]:
         if match:
             values[match[1]] = int(match[2]) * (_KIB if match[3] else 1)
     return values
-
-
-def parse_pressure(text: str) -> dict[str, float]:
-    """`/proc/pressure/memory`: seconds stalled since boot, by scope (`some`, `full`)."""
-    found = {}
-    for scope, total in re.findall(r"^(some|full) .*?\btotal=(\d{1,18})\s*$", text, re.MULTILINE | re.ASCII):
-        found[scope] = int(total) / 1e6
-    return found
-
-
-def parse_vmstat(text: str) -> dict[str, int]:
-    """`/proc/vmstat` and cgroup `memory.stat`: name and number on a line."""
-    pairs = re.findall(r"^([A-Za-z_0-9]{1,64}) (\d{1,18})$", text, re.MULTILINE | re.ASCII)
-    return {name: int(number) for name, number in pairs}
 
 
 def _cpu(cpuinfo: str) -> Cpu | None:
@@ -206,17 +216,3 @@ def _cpu(cpuinfo: str) -> Cpu | None:
 
 def _pages(count: int | None, page_bytes: int | None) -> int | None:
     return None if count is None or page_bytes is None else count * page_bytes
-
-
-def _integer(text: str) -> int | None:
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
-
-
-def _text(path: Path, limit_bytes: int = _MAX_BYTES) -> str:
-    """A file's beginning, or "" when it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(limit_bytes).decode(errors="replace")
-    except OSError:
-        return ""

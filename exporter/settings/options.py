@@ -92,6 +92,11 @@ class Host:
     cgroup_limit: Literal["auto", "ignore"] = option(
         "auto", "auto: inside a container its memory limit is the host's size; ignore: never"
     )
+    memory_bandwidth: Annotated[int, Ge(10**9)] | None = option(
+        None,
+        'bytes a second that the RAM of all sockets gives, "460GB/s"; default: by modules or processor',
+        reloadable=False,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +127,11 @@ class Thresholds:
     foreign_vram_bytes: Bytes = option(2**30, "bytes that others may hold of a device that serves")
     host_memory_pressure_ratio: Ratio = option(0.1, "share of five minutes in which all tasks wait for RAM")
     host_swap_used_bytes: Bytes = option(2**30, "bytes in swap while a deployment runs")
+    confined_memory_overcommit_ratio: Ratio = option(1.0, "committed / capacity of a cgroup or of NUMA nodes")
+    deployment_memory_pressure_ratio: Ratio = option(
+        0.1, "share of five minutes in which all tasks of a confined deployment wait for RAM"
+    )
+    deployment_swapped_bytes: Bytes = option(2**28, "bytes of one deployment that may be in swap")
     gpu_error_recent_seconds: Seconds = option(300.0, "age up to which an Xid starts its alert")
     active_utilization_ratio: Ratio = option(0.05, "utilization above which a device works")
     source_stale_seconds: Seconds = option(60.0, "age at which a source counts as blind")
@@ -351,6 +361,10 @@ class Deployment:
     mlock: bool = option(False, "llama.cpp: weights locked in RAM")
     repack: bool | None = option(None, "llama.cpp: weights rearranged for the processor")
     cache_ram_bytes: Bytes | None = option(None, "llama.cpp: limit of the prompt cache")
+    numa: Literal["distribute", "isolate", "numactl"] | None = option(None, "llama.cpp: --numa")
+    expert_copies: Annotated[int, Ge(1), Le(16)] | None = option(
+        None, "KTransformers: copies of the experts in RAM; default: one to one a node"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -212,17 +212,19 @@ _SIZES = {
     ("capacity", "host_safety_margin"),
     ("thresholds", "foreign_vram_bytes"),
     ("thresholds", "host_swap_used_bytes"),
+    ("thresholds", "deployment_swapped_bytes"),
     ("thresholds", "vram_growth_bytes"),
     ("thresholds", "deviation_exact_bytes"),
     ("thresholds", "deviation_estimate_bytes"),
 }
+_RATES = {("host", "memory_bandwidth")}
 
 
 def _with_sizes(merged: dict[str, Any], sources: _Sources) -> dict[str, Any]:
-    """Sizes given as text ("512MiB") become bytes."""
+    """Sizes given as text ("512MiB") become bytes, rates ("460GB/s") bytes a second."""
     result: dict[str, Any] = json.loads(json.dumps(merged, default=str))
     places: list[tuple[tuple[str | int, ...], Any]] = [
-        ((section, key), result.get(section)) for section, key in _SIZES
+        ((section, key), result.get(section)) for section, key in _SIZES | _RATES
     ]
     entries = result.get("deployments")
     for index, entry in enumerate(entries if isinstance(entries, list) else ()):
@@ -238,7 +240,8 @@ def _with_sizes(merged: dict[str, Any], sources: _Sources) -> dict[str, Any]:
         key = path[-1]
         if isinstance(table, dict) and isinstance(table.get(key), str):
             try:
-                table[key] = units.parse_bytes(table[key])
+                parse = units.parse_bytes_per_second if path in _RATES else units.parse_bytes
+                table[key] = parse(table[key])
             except ValueError as error:
                 problems.append(f"{sources.origin(path)}: {error}")
     if problems:

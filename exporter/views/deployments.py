@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exporter.units import GIB, format_bytes
 from exporter.views.facts import Component, DeploymentFacts, Level, OnDevice
+from exporter.views.in_ram import in_ram
 from exporter.views.plain import (
     COMPONENT_LABELS,
     DOES_NOT_RUN,
@@ -60,10 +61,11 @@ def _facts(status: Plain, plain: Plain, names: dict[str, str]) -> DeploymentFact
         words, level = "must be able to run, and does not", Level.WARNING
     comparison, as_expected = _comparison(status, plain, names)
     differs = tuple(shown(key) for key, same in status["matches"].items() if not same)
-    if runs(status) and (differs or not as_expected) and level is not Level.CRITICAL:
+    about_ram, misplaced = in_ram(status, plain)
+    if runs(status) and (differs or misplaced or not as_expected) and level is not Level.CRITICAL:
         level = Level.WARNING
     on_gpu = [rank["total"]["low_bytes"] for rank in footprint["devices"]] if footprint else []
-    in_ram = footprint["host"]["components"] if footprint else {}
+    ram = footprint["host"]["components"] if footprint else {}
     fit = footprint["kv_cache"]["full_length_sequences"] if footprint else None
     widest = max(footprint["devices"], key=lambda one: one["total"]["high_bytes"]) if on_gpu else None
     usage = status["kv"]["usage_ratio"] if status["kv"] else None
@@ -77,16 +79,17 @@ def _facts(status: Plain, plain: Plain, names: dict[str, str]) -> DeploymentFact
         where=_where(status),
         comparison=sentence(comparison),
         headroom=sentence(_headroom(status)),
+        about_ram=sentence(about_ram),
         requests=_requests(status),
         kv_usage_ratio=usage,
         link=sentence(_link(status)),
         differs=differs,
         per_device=f"{len(on_gpu)} × {format_bytes(max(on_gpu))}" if on_gpu else UNKNOWN,
-        ram=format_bytes(sum(term["low_bytes"] for term in in_ram.values())) if footprint else UNKNOWN,
+        ram=format_bytes(sum(term["low_bytes"] for term in ram.values())) if footprint else UNKNOWN,
         full_length=UNKNOWN if fit is None else f"{fit:.1f}",
         on_devices=_on_devices(status, plain, names),
         components=_components(widest["components"]) if widest else (),
-        in_ram=_components(in_ram),
+        in_ram=_components(ram),
     )
 
 

@@ -122,6 +122,8 @@ class DeploymentFacts:
     """how what it holds compares with what it should, as a sentence"""
     headroom: str
     """what room it has for more requests, as a sentence; empty when that is not known"""
+    about_ram: str
+    """where in RAM it must stay, what is missing there and how fast it can be, in a sentence; or empty"""
     requests: str
     kv_usage_ratio: float | None
     link: str

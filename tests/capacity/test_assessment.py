@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.builders import GIB, declared, footprint, gpu, observation, ram
-from exporter.capacity.assessment import Assessment, Bounds, assess
+from exporter.capacity.assessment import Assessment, assess
+from exporter.capacity.bounds import Bounds
 from exporter.capacity.observation import Observation
 from exporter.engines.process import ProcessMemory
 from exporter.hardware.gpu import GpuState
@@ -154,3 +155,41 @@ def test_a_device_that_is_lost_does_not_make_its_deployment_load_again() -> None
     warm = gpu(0, used=85 * GIB, processes={10: 85 * GIB})
     what = observation((warm, gpu(1, state=GpuState.LOST)), (r1,), owned={"r1": frozenset({10})})
     assert judged(what).deployments[0].state == "warm"
+
+
+def test_locked_weights_count_once_though_the_kernel_no_longer_calls_them_available() -> None:
+    """Without knowing of the lock they would count as expected and again as in use by others."""
+    r1 = declared("r1", footprint(0, weights=0, ram=90 * GIB, ram_mapped=85 * GIB))
+    memory = {10: ProcessMemory(5 * GIB, 85 * GIB, 0, 0, locked=85 * GIB)}
+    found = judged(
+        observation((), (r1,), owned={"r1": frozenset({10})}, memory=memory, host=ram(128 * GIB, 30 * GIB))
+    )
+    assert found.host_other == 8 * GIB
+    assert found.host is not None
+    assert found.host.committed == Bounds(98 * GIB, 98 * GIB)
+
+
+def test_where_a_lock_was_refused_the_pages_behind_copies_do_not_page() -> None:
+    """60 GiB of weights, 40 of them rearranged as well: with the lock 100 GiB cannot go, without it 60."""
+    need = footprint(0, weights=0, ram=100 * GIB, ram_mapped=20 * GIB)
+    need = replace(need, host=replace(need.host, locked_bytes=60 * GIB))
+    r1 = declared("r1", need)
+
+    def committed(locked: int) -> int:
+        memory = {10: ProcessMemory(40 * GIB, 60 * GIB, 0, 0, locked=locked)}
+        host = ram(128 * GIB, 128 * GIB - 40 * GIB - locked)
+        found = judged(observation((), (r1,), owned={"r1": frozenset({10})}, memory=memory, host=host))
+        assert found.host is not None
+        return found.host.committed.low
+
+    assert (committed(60 * GIB), committed(0)) == (100 * GIB, 60 * GIB)
+
+
+def test_huge_pages_set_aside_for_an_engine_that_loads_are_not_others() -> None:
+    kt = declared("kt", footprint(0, weights=0, ram=64 * GIB))
+    memory = {10: ProcessMemory(GIB, 0, 0, 20 * GIB)}
+    host = replace(ram(128 * GIB, 58 * GIB), hugepages_total_bytes=64 * GIB, hugepages_free_bytes=44 * GIB)
+    found = judged(observation((), (kt,), owned={"kt": frozenset({10})}, memory=memory, host=host))
+    assert found.host_other == 49 * GIB  # 44 GiB of it the free huge pages
+    assert found.host is not None
+    assert found.host.committed == Bounds((64 + 6) * GIB, (64 + 49) * GIB)

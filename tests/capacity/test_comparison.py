@@ -151,3 +151,15 @@ class TestPlan:
 
     def test_a_word_that_is_only_a_number_of_blocks_is_no_word(self) -> None:
         assert self.shortfall(120_000, told=90_000, from_blocks=True) == -5_000
+
+
+def test_of_weights_that_are_mapped_as_they_are_read_those_count_that_ever_were() -> None:
+    """llama.cpp --numa: half of the experts were never chosen; later a backup takes a third of what was."""
+    need = footprint(0, weights=0, ram=100 * GIB, ram_mapped=90 * GIB)
+    lazy = declared("r1", replace(need, host=replace(need.host, mapped_lazily=True)))
+    whole = declared("r1", need)
+    young = ProcessMemory(5 * GIB, 45 * GIB, 0, 0, peak=50 * GIB)
+    assert comparison.resident_ratio(lazy, young) == 1.0
+    assert comparison.resident_ratio(whole, young) == 0.5
+    assert comparison.resident_ratio(lazy, replace(young, file=30 * GIB)) == pytest.approx(30 / 45)
+    assert comparison.resident_ratio(lazy, ProcessMemory(0, 0, 0, 0)) is None

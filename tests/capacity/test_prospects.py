@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from capacity.builders import GIB, declared, footprint, gpu, observation
-from exporter.capacity.assessment import Bounds, Commitment, assess
+from exporter.capacity.assessment import Commitment, assess
+from exporter.capacity.bounds import Bounds
 from exporter.capacity.observation import Declared, Observation
 
 

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from capacity.builders import GIB, declared, footprint, gpu, observation
-from exporter.capacity.assessment import Bounds, assess
+from exporter.capacity.assessment import assess
+from exporter.capacity.bounds import Bounds
 from exporter.capacity.declaration import declare, shapes_of
 from exporter.capacity.observation import Declared
 from exporter.capacity.placement import devices_of

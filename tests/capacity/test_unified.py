@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capacity.builders import GIB, declared, footprint, gpu, observation, ram
-from exporter.capacity.assessment import Assessment, Bounds, assess
+from exporter.capacity.assessment import Assessment, assess
+from exporter.capacity.bounds import Bounds
 from exporter.capacity.observation import Observation
 from exporter.capacity.unified import in_ram, sized_by_ram
 from exporter.engines.process import ProcessMemory

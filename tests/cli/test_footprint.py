@@ -221,3 +221,15 @@ def test_a_placement_over_nodes_tells_what_crosses_the_link() -> None:
 def test_a_placement_on_one_node_tells_nothing_of_links() -> None:
     assert "network" not in answer("--command", R1)
     assert "the link of" not in footprint("--command", R1).output
+
+
+def test_what_a_token_reads_from_ram_is_told_where_ram_decides() -> None:
+    on_cpu = ["footprint", "--model", "deepseek-ai/DeepSeek-R1", "--quantization", "Q4_K_M"]
+    done = CliRunner().invoke(main, [*on_cpu, "--engine", "llama.cpp", "--context", "4096"])
+    assert "each token of one sequence reads 22.3 GB of weights there: at most 4.5" in done.output
+    done = CliRunner().invoke(main, [*on_cpu, "--engine", "llama.cpp", "--context", "4096", "--json"])
+    assert json.loads(done.output)["host"]["token_read_bytes"] == 22_296_018_944
+    done = CliRunner().invoke(
+        main, ["footprint", "--model", "deepseek-ai/DeepSeek-R1", "--tp", "8", "--json"]
+    )
+    assert "token_read_bytes" not in json.loads(done.output)["host"]

@@ -26,7 +26,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from test_commands import shell
 
-from exporter.capacity.assessment import Bounds, Commitment, DeploymentStatus
+from exporter.capacity.assessment import Commitment, DeploymentStatus
+from exporter.capacity.bounds import Bounds
 from exporter.cli import main
 from exporter.cli.status_view import plain_text, whole
 from exporter.hardware.gpu import Gpu, GpuState
@@ -89,10 +90,14 @@ class TestForPeople:
             "r1 on GPU 0, 1: deepseek-ai/DeepSeek-R1, fp8, fp8 KV cache, vLLM 0.33.0, TP 2,",
             "speculative (mtp)",
             "  holds what it should on 1 of 2 GPUs; at most 2.0 GiB less (−1.8 %), on GPU 0;",
-            "  room for 4 more full-length requests (65,536 tokens each); not as declared:",
-            "  max_model_len; KV cache 25 % in use; requests: 5 running, 2 waiting; link to",
-            "  its other nodes: mlx5_0:1, 400 Gb/s; 82 % sent, 81 % received in the last",
-            "  minute; allows 16,168 to 28,356 tokens a second, prompt and generated",
+            "  room for 4 more full-length requests (65,536 tokens each); 88 % of its mapped",
+            "  weights are in RAM; may use 200.0 GiB of RAM (its cgroup), 96.0–104.0 GiB to",
+            "  spare; may use 767.0 GiB of RAM (NUMA node 0), 663.0–671.0 GiB to spare; at",
+            "  most 40.5 tokens/s for one sequence (11.4 GB of weights each; RAM gives 461",
+            "  GB/s by what the processor has); not as declared: max_model_len; KV cache 25 %",
+            "  in use; requests: 5 running, 2 waiting; link to its other nodes: mlx5_0:1, 400",
+            "  Gb/s; 82 % sent, 81 % received in the last minute; allows 16,168 to 28,356",
+            "  tokens a second, prompt and generated",
             "",
             "v9 on GPU 0, 1: deepseek-ai/DeepSeek-V9, fp8 KV cache, vLLM, TP 2",
             "  must be able to run, and does not; no expectation: unknown model",
@@ -213,7 +218,11 @@ class TestThroughTheDaemon:
         assert answer["gpus"][0]["reading"]["memory_used_bytes"] == 120 * GIB
         assert answer["gpus"][1]["reading"] is None
         assert answer["assessment"]["devices"][UUIDS[0]]["headroom"]["low"] > 0
-        assert answer["host"]["numa"]["1"] == {"total_bytes": 768 * GIB, "free_bytes": 690 * GIB}
+        assert answer["host"]["numa"]["1"] == {
+            "total_bytes": 768 * GIB,
+            "free_bytes": 690 * GIB,
+            "droppable_bytes": None,
+        }
 
     def test_a_host_that_could_not_be_read_ends_with_3(self, daemon: Prepare) -> None:
         blind = dataclasses.replace(EMPTY, gpus=GPUS[1:])

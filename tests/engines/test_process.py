@@ -178,3 +178,37 @@ def test_this_very_process_is_seen_with_its_memory() -> None:
     assert memory is not None
     assert 64 * 2**20 < memory.anonymous < 96 * 2**20
     assert table.memory(one) is None
+
+
+def test_locked_memory_and_the_peak_are_those_of_the_kernel() -> None:
+    table = ProcessTable(Path("/proc"))
+    code = (
+        "import ctypes, mmap, sys; libc = ctypes.CDLL(None); b = bytearray(16 * 2**20);"
+        "at = ctypes.addressof(ctypes.c_char.from_buffer(b));"
+        "print(libc.mlock(ctypes.c_void_p(at), ctypes.c_size_t(4 * 2**20)), flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        locked = child.stdout.readline().strip() == b"0"  # RLIMIT_MEMLOCK may forbid it
+        memory = table.memory(table.scan()[child.pid])
+        child.communicate()
+    assert memory is not None
+    assert not locked or 4 * 2**20 <= memory.locked <= 5 * 2**20
+    assert memory.peak >= memory.anonymous
+    assert memory.major_faults is not None
+    assert memory.pinned == memory.anonymous + memory.shared + memory.hugepages + memory.locked_file
+
+
+def test_a_kernel_without_swap_says_nothing_of_it(tmp_path: Path) -> None:
+    tree(tmp_path, 10, comm="vllm", argv=["vllm"])
+    table = ProcessTable(tmp_path)
+    memory = table.memory(table.scan()[10])
+    assert memory is not None
+    assert (memory.swapped, memory.locked, memory.major_faults) == (None, 0, 0)
+    rows = {"RssAnon": 1, "VmLck": 8, "VmSwap": 4, "VmHWM": 9}
+    (tmp_path / "10/status").write_text("".join(f"{name}:\t{size:>8} kB\n" for name, size in rows.items()))
+    memory = table.memory(table.scan()[10])
+    assert memory is not None
+    assert (memory.swapped, memory.locked, memory.peak) == (4096, 8192, 9216)

@@ -6,7 +6,8 @@ import dataclasses
 
 from fixed_snapshot import EMPTY, FULL, NOW_SECONDS, SLICE, UUIDS, identity
 
-from exporter.capacity.assessment import Bounds, Commitment
+from exporter.capacity.assessment import Commitment
+from exporter.capacity.bounds import Bounds
 from exporter.exposition.collect import Sample, samples
 from exporter.exposition.families import FAMILIES, Family, capacity, deployments, devices, host, itself
 from exporter.hardware.gpu import Gpu, GpuReading, GpuState

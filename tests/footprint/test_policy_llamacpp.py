@@ -85,7 +85,46 @@ def test_without_mapping_weights_are_anonymous_and_exist_once() -> None:
 def test_a_locked_mapping_cannot_be_reclaimed() -> None:
     host = ask(replace(QWEN_7B, mlock=True)).host
     assert host.components["weights"].low_bytes == QWEN_7B_TENSORS + QWEN_7B_REPACKED
-    assert (host.mapped_bytes, host.reclaimable_bytes) == (0, 0)
+    assert host.reclaimable_bytes == 0
+    # It stays page cache, and evictable where the lock was refused: then its residence is worth watching.
+    assert host.mapped_bytes == QWEN_7B_TENSORS - QWEN_7B_REPACKED
+    assert host.locked_bytes == QWEN_7B_TENSORS
+
+
+def test_with_numa_pages_are_mapped_as_they_are_read() -> None:
+    """--numa leaves MAP_POPULATE out, on hosts with more than one node (src/llama-mmap.cpp)."""
+    many, one = HostShape(64 * GIB, numa_nodes=2), HostShape(64 * GIB, numa_nodes=1)
+    assert ask(replace(QWEN_7B, numa="distribute"), host=many).host.mapped_lazily
+    assert not ask(replace(QWEN_7B, numa="distribute"), host=one).host.mapped_lazily
+    assert not ask(QWEN_7B, host=many).host.mapped_lazily
+    assert not ask(replace(QWEN_7B, numa="distribute", mmap=False), host=many).host.mapped_lazily
+
+
+def test_a_token_reads_all_of_a_dense_model_but_the_embedding() -> None:
+    embedding = 152_064 * 3584 * 144 // 256
+    assert ask(QWEN_7B).host.token_read_bytes == QWEN_7B_TENSORS - embedding
+
+
+def test_a_token_reads_the_active_experts_and_everything_else() -> None:
+    """37 of 671 billion parameters: 22.8 GB at 4.85 bits each is the common figure, embedding included."""
+    read = ask(replace(R1, quantization="Q4_K_M")).host.token_read_bytes
+    assert read == pytest.approx(22.8e9, rel=0.03)
+    assert 614.4e9 / (read or 0) == pytest.approx(27, rel=0.03)  # one EPYC 9005, 12 channels DDR5-6400
+    assert 921.6e9 / (read or 0) == pytest.approx(40, rel=0.04)  # two EPYC 9004, 24 channels DDR5-4800
+
+
+def test_of_a_hybrid_ram_is_read_for_the_active_experts_alone() -> None:
+    hybrid = replace(R1, gpu_layers=99, cpu_moe=True)
+    footprint = ask(hybrid, RTX_4090)
+    experts = footprint.host.components["experts"].low_bytes
+    assert footprint.host.token_read_bytes == experts * 8 // 256
+    embedding_too = replace(hybrid, override_tensor=("token_embd=CPU",))
+    assert ask(embedding_too, RTX_4090).host.token_read_bytes == footprint.host.token_read_bytes
+
+
+def test_where_tokens_are_drafted_one_reading_may_give_several() -> None:
+    assert ask(replace(R1, speculative="mtp")).host.token_read_bytes is None
+    assert ask(replace(R1, speculative="ngram")).host.token_read_bytes is None
 
 
 def test_what_is_repacked_depends_on_the_processor() -> None:

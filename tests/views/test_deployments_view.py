@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from fixed_snapshot import FULL, RUNNING, UUIDS
 
-from exporter.capacity.assessment import DeploymentStatus
+from exporter.capacity.assessment import Commitment, DeploymentStatus
 from exporter.capacity.attribution import Holding
+from exporter.capacity.bounds import Bounds
 from exporter.capacity.comparison import Deviation, KvUse
+from exporter.capacity.confined import Confined
 from exporter.capacity.links import LinkStatus
 from exporter.snapshot import to_plain
 from exporter.units import GIB
@@ -143,3 +145,70 @@ def test_the_link_to_other_nodes_is_told_with_what_it_allows() -> None:
     blind = LinkStatus(("eth0",), "route")
     assert told(dataclasses.replace(R1, link=blind)).link == "Link to its other nodes: eth0"
     assert told(dataclasses.replace(R1, link=None)).link == ""
+
+
+PAGES = FULL.assessment.host_held["r1"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "capacity", "committed", "text", "level"),
+    [
+        (
+            "cgroup",
+            200,
+            (96, 104),
+            "May use 200.0 GiB of RAM (its cgroup), 96.0–104.0 GiB to spare",
+            Level.GOOD,
+        ),
+        (
+            "cgroup",
+            100,
+            (96, 104),
+            "May use 100.0 GiB of RAM (its cgroup), 0–4.0 GiB to spare",
+            Level.GOOD,
+        ),
+        (
+            "numa",
+            90,
+            (96, 104),
+            "May use 90.0 GiB of RAM (NUMA nodes 0, 1), 6.0–14.0 GiB too little",
+            Level.WARNING,
+        ),
+    ],
+)
+def test_where_it_must_stay_is_told_with_the_room_there(
+    kind: Any, capacity: int, committed: tuple[int, int], text: str, level: Level
+) -> None:
+    bounds = Bounds(committed[0] * GIB, committed[1] * GIB)
+    place = Confined(kind, Commitment(capacity * GIB, bounds), 0, nodes=(0, 1))
+    status = dataclasses.replace(R1, resident_ratio=None, matches={})
+    facts = told(status, confined={"r1": (place,)}, decode={}, host_held={})
+    assert (facts.about_ram, facts.level) == (text, level)
+
+
+def test_weights_that_are_not_where_they_should_be_are_told() -> None:
+    host = dataclasses.replace(R1.declared.footprint.host, locked_bytes=90 * GIB)  # type: ignore[union-attr]
+    need = dataclasses.replace(R1.declared.footprint, host=host)  # type: ignore[type-var]
+    status = dataclasses.replace(R1, declared=dataclasses.replace(R1.declared, footprint=need), matches={})
+    pages = dataclasses.replace(PAGES, locked=64 * 2**10, swapped=3 * GIB)
+    facts = told(status, confined={}, decode={}, host_held={"r1": pages})
+    assert facts.about_ram.split("; ") == [
+        "88 % of its mapped weights are in RAM",
+        "told to lock 90.0 GiB, has locked 64.0 KiB: raise LimitMEMLOCK of its unit",
+        "3.0 GiB of it are in swap",
+    ]
+    assert facts.level is Level.WARNING
+
+
+def test_the_pace_of_ram_is_told_with_what_it_rests_on() -> None:
+    status = dataclasses.replace(R1, resident_ratio=1.0)
+    facts = told(status, confined={}, host_held={"r1": dataclasses.replace(PAGES, swapped=None)})
+    assert facts.about_ram == (
+        "At most 40.5 tokens/s for one sequence (11.4 GB of weights each; RAM gives 461 GB/s by what the "
+        "processor has)"
+    )
+
+
+def test_of_what_lies_on_devices_nothing_is_said_about_ram() -> None:
+    status = dataclasses.replace(R1, resident_ratio=None)
+    assert told(status, confined={}, decode={}, host_held={}).about_ram == ""

@@ -8,8 +8,9 @@ import pytest
 from fixed_snapshot import EMPTY, FULL, NOW_SECONDS, UUIDS
 from made_up_hosts import in_trouble, quiet
 
-from exporter.capacity.assessment import Bounds, Commitment
+from exporter.capacity.assessment import Commitment
 from exporter.capacity.attribution import Holding
+from exporter.capacity.bounds import Bounds
 from exporter.hardware.gpu import Gpu, GpuIdentity, GpuReading, GpuState, MigSlice
 from exporter.snapshot import Snapshot, to_plain
 from exporter.units import GIB

@@ -11,7 +11,8 @@ from fixed_snapshot import FULL, NOW_SECONDS, UUIDS
 from made_up_hosts import in_trouble
 from web_site import Answer, serve
 
-from exporter.capacity.assessment import Bounds, Commitment
+from exporter.capacity.assessment import Commitment
+from exporter.capacity.bounds import Bounds
 from exporter.capacity.conditions import CONDITIONS
 from exporter.snapshot import Reload, to_plain
 from exporter.views.look import look

@@ -6,6 +6,7 @@ The terms are those of `exporter.capacity.terms`. Names, severities and duration
 from __future__ import annotations
 
 from exporter.capacity.conditions import (
+    confined,
     deployments,
     deviation,
     devices,
@@ -25,6 +26,7 @@ CONDITIONS: tuple[Condition, ...] = (
     *vram.CONDITIONS,
     *deviation.CONDITIONS,
     *ram.CONDITIONS,
+    *confined.CONDITIONS,
     *kv_cache.CONDITIONS,
     *links.CONDITIONS,
     *devices.CONDITIONS,

@@ -38,6 +38,25 @@ THRESHOLDS: tuple[Threshold, ...] = (
         meaning="RAM is short when more than this is in swap while a deployment runs.",
     ),
     Threshold(
+        name="confined_memory_overcommit_ratio",
+        default=1.0,
+        unit="ratio",
+        meaning="A cgroup, or NUMA nodes, are overcommitted when committed / capacity is above this.",
+    ),
+    Threshold(
+        name="deployment_memory_pressure_ratio",
+        default=0.1,
+        unit="ratio",
+        meaning="A confined deployment is short when all its tasks wait for RAM for more than this share.",
+    ),
+    Threshold(
+        # Pages of its start-up that an engine never reads again; of weights, a GiB is a tenth of each token.
+        name="deployment_swapped_bytes",
+        default=2**28,
+        unit="bytes",
+        meaning="A deployment is in swap when more of its own memory than this is.",
+    ),
+    Threshold(
         # Several evaluations of any usual rule interval; what follows is kept by the alert itself.
         name="gpu_error_recent_seconds",
         default=300.0,

@@ -48,6 +48,7 @@ def launch_of(readings: Readings, role: Role, engine: str) -> Launch:
         flash_attention=r.flag("flash_attention"),
         mla=r.integer("mla"),
         kv_unified=r.flag("kv_unified"),
+        numa=r.text("numa"),
         mmap=r.flag("mmap"),
         mlock=r.flag("mlock"),
         repack=r.flag("repack"),

@@ -101,7 +101,7 @@ class Launch:
     from the other sizes. ``gpus`` counts all nodes. ``problems`` name settings that are on the line
     but cannot be right; ``notes`` say what was derived or left aside. ``dp_local`` are the replicas of this
     node, ``dp_rank`` is its first one; ``all_to_all`` is what carries tokens to experts, ``disaggregation``
-    "prefill" or "decode".
+    "prefill" or "decode". ``numa`` is llama.cpp's ``--numa``.
     """
 
     role: Role
@@ -138,6 +138,7 @@ class Launch:
     mla: int | None = None
     kv_unified: bool | None = None
     sleep_idle_seconds: int | None = None
+    numa: str | None = None
     mmap: bool | None = None
     mlock: bool | None = None
     repack: bool | None = None

@@ -63,6 +63,13 @@ def _load_mode(text: str) -> str:
     return found
 
 
+def _numa(text: str) -> str:
+    found = text.strip().lower() or "distribute"
+    if found not in ("distribute", "isolate", "numactl"):
+        raise ValueError("not a NUMA strategy")
+    return found
+
+
 def _env(name: str) -> tuple[str, ...]:
     return (f"LLAMA_ARG_{name}",)
 
@@ -101,6 +108,7 @@ _FLAGS = (
     switch("kv_unified", "-kvu", "--kv-unified", env=_env("KV_UNIFIED")),
     switch("kv_unified", "-no-kvu", "--no-kv-unified", constant=False, env=_env("NO_KV_UNIFIED")),
     value("sleep_idle_seconds", values.integer(-1), "--sleep-idle-seconds"),
+    value("numa", _numa, "--numa", env=_env("NUMA")),
     switch("mmap", "--mmap", env=_env("MMAP")),
     switch("mmap", "--no-mmap", constant=False, env=_env("NO_MMAP")),
     switch("mlock", "--mlock", env=_env("MLOCK")),

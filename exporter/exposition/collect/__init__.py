@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from exporter.capacity.alert import Alert
+from exporter.exposition.collect.confined import confined_samples
 from exporter.exposition.collect.deployments import deployment_samples
 from exporter.exposition.collect.devices import device_samples
 from exporter.exposition.collect.host import host_samples
@@ -31,6 +32,7 @@ def samples(snapshot: Snapshot) -> Iterator[Sample]:
     index = {gpu.identity.uuid: str(gpu.identity.number) for gpu in snapshot.gpus}
     for status in snapshot.assessment.deployments:
         yield from deployment_samples(status, index)
+    yield from confined_samples(snapshot)
     for name, value in snapshot.thresholds.items():
         yield capacity.THRESHOLD, (name,), value
     yield from exporter_samples(snapshot)

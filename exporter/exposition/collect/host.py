@@ -42,6 +42,10 @@ def _reading(reading: HostReading) -> Iterator[Sample]:
     for node, memory in reading.numa.items():
         yield host.HOST_NUMA_FREE, (str(node),), memory.free_bytes
         yield host.HOST_NUMA_TOTAL, (str(node),), memory.total_bytes
+        if memory.available_bytes is not None:
+            yield host.HOST_NUMA_AVAILABLE, (str(node),), memory.available_bytes
+    if reading.bandwidth is not None:
+        yield host.HOST_BANDWIDTH, (reading.bandwidth.basis,), reading.bandwidth.bytes_per_second
     if reading.cpu is not None:
         numbers = (reading.cpu.sockets, reading.cpu.cores, reading.cpu.threads)
         yield host.HOST_CPU, (reading.cpu.model, *("" if n is None else str(n) for n in numbers)), 1

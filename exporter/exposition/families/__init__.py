@@ -6,7 +6,15 @@ its identifier verbatim, together on every device series; what only describes st
 
 from __future__ import annotations
 
-from exporter.exposition.families import capacity, deployments, devices, host, itself, network
+from exporter.exposition.families import (
+    capacity,
+    confined,
+    deployments,
+    devices,
+    host,
+    itself,
+    network,
+)
 from exporter.exposition.families.family import Family, Kind
 
 __all__ = ["FAMILIES", "SECTIONS", "Family", "Kind"]
@@ -16,6 +24,7 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
     "Host": host.FAMILIES,
     "Network": network.FAMILIES,
     "Deployments": deployments.FAMILIES,
+    "RAM of a deployment": confined.FAMILIES,
     "Capacity": capacity.FAMILIES,
     "The exporter itself": itself.FAMILIES,
 }

@@ -41,7 +41,9 @@ DEPLOYMENT_STATE = gauge(
     " orphaned (its server is gone), unknown (no expectation).",
 )
 WEIGHTS_RESIDENT = gauge(
-    "deployment_weights_resident_ratio", DEPLOYMENT, "How much of the mapped weights is in RAM."
+    "deployment_weights_resident_ratio",
+    DEPLOYMENT,
+    "How much of the mapped weights that tokens read is in RAM.",
 )
 MATCHES_DECLARATION = gauge(
     "deployment_matches_declaration",

@@ -30,6 +30,17 @@ HOST_PRESSURE = counter(
 HOST_OOM_KILLS = counter("host_oom_kills", (), "Processes that the kernel killed for want of memory.")
 HOST_NUMA_FREE = gauge("host_numa_memory_free_bytes", ("node",), "Free RAM of a NUMA node.")
 HOST_NUMA_TOTAL = gauge("host_numa_memory_total_bytes", ("node",), "RAM of a NUMA node.")
+HOST_NUMA_AVAILABLE = gauge(
+    "host_numa_memory_available_bytes",
+    ("node",),
+    "RAM of a NUMA node that can be had without swapping: free, and page cache that can be dropped.",
+)
+HOST_BANDWIDTH = gauge(
+    "host_memory_bandwidth_bytes_per_second",
+    ("basis",),
+    "What RAM of all sockets can give at the most; basis: configured, dmi (modules), edac (channels in use),"
+    " processor (all its channels).",
+)
 HOST_CPU = info("host_cpu", ("model", "sockets", "cores", "threads"), "What the processors are.")
 
 FAMILIES: tuple[Family, ...] = (
@@ -45,5 +56,7 @@ FAMILIES: tuple[Family, ...] = (
     HOST_OOM_KILLS,
     HOST_NUMA_FREE,
     HOST_NUMA_TOTAL,
+    HOST_NUMA_AVAILABLE,
+    HOST_BANDWIDTH,
     HOST_CPU,
 )

@@ -36,11 +36,14 @@ _NEVER_REPACKED = frozenset({Role.EMBEDDING, Role.K_B, Role.V_B, Role.OUTPUT_A})
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Bytes that ``--override-tensor`` sends to a device, or to the host (None)."""
+    """Bytes that ``--override-tensor`` sends to a device, or to the host (None). ``looked_up``: of them a
+    token reads one row.
+    """
 
     device: int | None
     size: int
     experts: bool
+    looked_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def _rows(
             target = next((device for matches, device in rules if matches(name)), _STAYS)
             if target != _STAYS:
                 device = None if target == _HOST else target
-                moved[layer or 0].append(Moved(device, size, routed))
+                moved[layer or 0].append(Moved(device, size, routed, role is Role.EMBEDDING))
                 continue
         if layer is None:
             if role is Role.EMBEDDING:

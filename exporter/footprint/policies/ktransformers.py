@@ -66,7 +66,7 @@ def allocate(job: Job) -> Footprint:
         arch.name,
         job.quantization,
         devices,
-        HostFootprint(host, complete=experts is not None),
+        HostFootprint(host, complete=experts is not None, token_read_bytes=_token_reads(job, experts, kept)),
         KvCacheFigures(
             round(cache.token_bytes),
             tokens,
@@ -82,16 +82,37 @@ def allocate(job: Job) -> Footprint:
 def _host(job: Job, experts: int | None) -> dict[str, Term]:
     host: dict[str, Term] = {"runtime": worker_processes(job.spec.tp)}
     if experts is not None:
-        # Experts are in anonymous memory; with two sockets each may have its own copy.
-        host["experts"] = Term(
-            experts, 2 * experts, "architecture", "twice where each socket keeps a copy", likely_bytes=experts
-        )
+        host["experts"] = _copies(job, experts)
         embedding = 2 * job.architecture.vocabulary * job.architecture.hidden
         if job.container is Container.GGUF:
             rows = _rows(job)
             embedding = rows[0].embedding
         host["weights"] = exact(embedding, "architecture", "token embedding")
     return host
+
+
+def _copies(job: Job, experts: int) -> Term:
+    """Experts in anonymous memory. Its own server, built with USE_NUMA=1, keeps a copy on each node;
+    kt-kernel cuts every expert over the nodes instead (operators/moe-tp.hpp, TP_MOE).
+    """
+    copies = job.spec.expert_copies
+    if copies is not None:
+        return exact(copies * experts, "architecture", f"{copies} copies" if copies > 1 else "")
+    nodes = job.host.numa_nodes if job.host is not None else None
+    if nodes == 1:
+        return exact(experts, "architecture")
+    note = "once more for each further NUMA node where each keeps a copy (USE_NUMA=1)"
+    return Term(experts, experts * (nodes or 2), "architecture", note, likely_bytes=experts)
+
+
+def _token_reads(job: Job, experts: int | None, kept: int) -> int | None:
+    """The chosen ones of the experts that are computed in RAM, were all chosen equally often; the rest is on
+    the device, or looked up by row. None with drafted tokens, of which one reading may give several.
+    """
+    routed = job.architecture.experts
+    if experts is None or routed is None or job.spec.speculative is not None:
+        return None
+    return experts * (routed.routed - kept) * routed.active // routed.routed**2
 
 
 def _weights(job: Job, layout: Layout, whole: Stage) -> tuple[int | None, int | None]:

@@ -9,29 +9,26 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import replace
-from functools import partial
 
 from exporter.footprint import kv_cache, runtime
 from exporter.footprint.cells import CellMode, cell_cache
 from exporter.footprint.deployment import DeploymentSpec, DeviceShape, FootprintError
 from exporter.footprint.policies.explain import explain_cells
-from exporter.footprint.policies.flavours import (
-    Flavour,
-    flavour_of,
-    gguf_layout,
-    latent_mode,
-    ollama_contexts,
-)
 from exporter.footprint.policies.gguf_layers import (
     LayerBytes,
     Placement,
-    layer_bytes,
     place,
-    stored_layer_bytes,
 )
 from exporter.footprint.policies.job import Job, Policy
 from exporter.footprint.policies.llamacpp_host import host_footprint
-from exporter.footprint.policies.llamacpp_plan import Plan, cache_term, compute_bytes
+from exporter.footprint.policies.llamacpp_plan import (
+    FIT_FREE_BYTES,
+    Plan,
+    cache_term,
+    compute_bytes,
+    plan_of,
+    refuses_one_type,
+)
 from exporter.footprint.policies.speculation import draft_layers, uses_draft_model
 from exporter.footprint.result import (
     Footprint,
@@ -42,15 +39,8 @@ from exporter.footprint.result import (
     exact,
     sum_terms,
 )
-from exporter.models.blocks import Attention, GroupedQueryAttention
 from exporter.models.catalog import gguf_recipe
 from exporter.models.quantization import Container, total_bytes
-from exporter.units import MIB
-
-DEFAULT_MICRO_BATCH = 512
-FIT_LEAST_CONTEXT = 4096
-FIT_FREE_BYTES = 1024 * MIB
-"""common/common.h fit_params_target and fit_params_min_ctx."""
 
 ALL_LAYERS = 10**6
 
@@ -76,13 +66,14 @@ _ONLY_FOR_POOLS = frozenset(
         "kv_offload_bytes",
         "hicache",
         "experts_on_gpu",
+        "expert_copies",
     }
 )
 
 
 def allocate(job: Job) -> Footprint:
     """The footprint of a llama-server. Raises FootprintError for settings that it would refuse."""
-    plan = _plan(job)
+    plan = plan_of(job)
     placement = _placement(job, plan)
     plan = _limited(job, plan, placement)
     devices = tuple(_device(job, plan, placement, index, device) for index, device in enumerate(job.devices))
@@ -106,80 +97,6 @@ def allocate(job: Job) -> Footprint:
         _limiting(job, devices, host) if fits is False else None,
         explain_cells(job, plan.low, plan.mode),
     )
-
-
-def _plan(job: Job) -> Plan:
-    spec, arch = job.spec, job.architecture
-    flavour = flavour_of(spec)
-    slots = spec.parallel if spec.parallel is not None else spec.max_num_seqs
-    if spec.max_num_seqs is not None and slots != spec.max_num_seqs:
-        raise FootprintError(
-            f"max_num_seqs {spec.max_num_seqs} contradicts parallel {spec.parallel}: slots are sequences here"
-        )
-    type_k = kv_cache.cache_type(spec.cache_type_k or spec.kv_cache_dtype, "cache_type_k")
-    type_v = kv_cache.cache_type(spec.cache_type_v or spec.kv_cache_dtype, "cache_type_v")
-    flash = flavour.flash_attention if spec.flash_attention is None else spec.flash_attention
-    mode = latent_mode(spec, flash)
-    if spec.flash_attention is False and kv_cache.is_quantized_cache(type_v) and not mode.row_in_v:
-        raise FootprintError(
-            "flash_attention must not be off where cache_type_v is quantized: llama.cpp refuses it"
-        )
-    if _refuses_one_type(spec, arch.attention, mode):
-        type_v = type_k
-    declared = slots is not None
-    unified = spec.kv_unified if spec.kv_unified is not None else flavour.unified and not declared
-    slots = slots or flavour.slots
-    micro_batch = spec.micro_batch or DEFAULT_MICRO_BATCH
-    cache_of = partial(
-        cell_cache,
-        arch,
-        slots=slots,
-        unified=unified,
-        type_k=type_k,
-        type_v=type_v,
-        mode=mode,
-        micro_batch=micro_batch,
-        swa_full=spec.swa_full,
-    )
-    low, high = (cache_of(context) for context in _contexts(job, flavour, slots))
-    if spec.kv_cache_bytes is not None and spec.max_model_len is None:
-        # A cache whose size is known holds as many cells as fit.
-        tokens = int(spec.kv_cache_bytes // low.token_bytes)
-        whole = tokens // kv_cache.CELL_MULTIPLE * kv_cache.CELL_MULTIPLE
-        low = high = cache_of(max(kv_cache.CELL_MULTIPLE, whole))
-    layout = gguf_layout(spec, mode)
-    layers = None
-    if job.stored is not None:
-        layers = stored_layer_bytes(arch, job.stored, spec.override_tensor)
-    elif job.weights_known:
-        layers = layer_bytes(arch, job.quantization, spec.override_tensor, layout)
-    return Plan(flavour, mode, flash, micro_batch, slots, declared, low, high, layers, layout)
-
-
-def _refuses_one_type(spec: DeploymentSpec, attention: Attention, mode: CellMode) -> bool:
-    """Whether only the keys' type was said where the engine wants one for both: older builds took it so."""
-    alone = spec.cache_type_k is not None and spec.cache_type_v is None
-    return alone and mode.one_type and not isinstance(attention, GroupedQueryAttention)
-
-
-def _contexts(job: Job, flavour: Flavour, slots: int) -> tuple[int, int]:
-    spec, trained = job.spec, job.architecture.context_tokens
-    factor = slots if flavour.context_per_slot else 1
-    if spec.max_model_len is not None:
-        return spec.max_model_len * factor, spec.max_model_len * factor
-    if flavour.context == "fit":
-        return min(FIT_LEAST_CONTEXT, trained), trained
-    if flavour.context == "trained":
-        return trained, trained
-    if flavour.context == "fixed":
-        return min(flavour.fixed_context, trained), min(flavour.fixed_context, trained)
-    tiers = ollama_contexts(spec.engine_version)
-    if any(not device.is_sized for device in job.devices):
-        low, high = tiers[-1][1], tiers[0][1]
-    else:
-        memory = sum(device.usable_bytes for device in job.devices)
-        low = high = next(tokens for least, tokens in tiers if memory >= least)
-    return min(low, trained) * factor, min(high, trained) * factor
 
 
 def _placement(job: Job, plan: Plan) -> Placement:
@@ -401,7 +318,7 @@ def _notes(job: Job, plan: Plan, placement: Placement) -> tuple[str, ...]:
             notes.append(f"gpu_layers {plan.flavour.gpu_layers} is the engine's default")
         elif not all(device.is_sized for device in job.devices):
             notes.append("gpu_layers is not declared and the devices' memory not known: all layers on them")
-    if _refuses_one_type(spec, job.architecture.attention, plan.mode):
+    if refuses_one_type(spec, job.architecture.attention, plan.mode):
         notes.append("cache_type_v is not said: current builds refuse any but that of the keys")
     if uses_draft_model(job) and (job.draft is None or job.draft_quantization is None):
         notes.append("the draft model's file is not known: what it holds is left out")

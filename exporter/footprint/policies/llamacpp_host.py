@@ -5,6 +5,8 @@ Measured on CPU-only servers (docs/METHOD.md section 5).
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from exporter.footprint import runtime
 from exporter.footprint.deployment import FootprintError, HostShape
 from exporter.footprint.policies.gguf_layers import (
@@ -47,13 +49,46 @@ def host_footprint(job: Job, plan: Plan, placement: Placement) -> HostFootprint:
     if limit:
         note = "a limit: empty at start, fills with prompts that differ"
         components["prompt_cache"] = Term(0, limit, "engine", note, likely_bytes=0)
-    pageable = mapped and not spec.mlock
+    repacked = repacked_dense + repacked_experts
     return HostFootprint(
         components,
-        mapped_bytes=dense + experts - repacked_dense - repacked_experts if pageable else 0,
-        reclaimable_bytes=repacked_dense + repacked_experts if pageable else 0,
+        # Locked too: where the lock is refused (RLIMIT_MEMLOCK) the server goes on without it.
+        mapped_bytes=dense + experts - repacked if mapped else 0,
+        reclaimable_bytes=repacked if mapped and not spec.mlock else 0,
         complete=plan.layers is not None,
+        looked_up_bytes=_looked_up(plan) if mapped else 0,
+        locked_bytes=dense + experts if spec.mlock else 0,
+        mapped_lazily=mapped and _maps_lazily(job),
+        token_read_bytes=_token_reads(job, plan, placement),
     )
+
+
+def _maps_lazily(job: Job) -> bool:
+    """Whether ``--numa`` is in force, which leaves out MAP_POPULATE: of one node it does nothing
+    (src/llama-mmap.cpp, ggml-cpu.c ggml_is_numa).
+    """
+    nodes = job.host.numa_nodes if job.host is not None else None
+    return job.spec.numa is not None and nodes != 1
+
+
+def _looked_up(plan: Plan) -> int:
+    """The token embedding, where it is in RAM: it stays there unless a rule moves it."""
+    if plan.layers is None:
+        return 0
+    moved = plan.layers[0].moved
+    return plan.layers[0].embedding + sum(one.size for one in moved if one.looked_up and one.device is None)
+
+
+def _token_reads(job: Job, plan: Plan, placement: Placement) -> int | None:
+    """Weights in RAM that one token reads: all but the embedding, of which it is one row, and of the routed
+    experts those that are chosen. None with drafted tokens, of which one reading may give several.
+    """
+    if plan.layers is None or job.spec.speculative is not None or job.spec.draft_model is not None:
+        return None
+    dense, experts = host_bytes(plan.layers, placement)
+    routed = job.architecture.experts
+    share = Fraction(routed.active, routed.routed) if routed is not None else Fraction(1)
+    return dense - _looked_up(plan) + int(experts * share)
 
 
 def host_bytes(layers: tuple[LayerBytes, ...], placement: Placement) -> tuple[int, int]:

@@ -43,6 +43,7 @@ LLAMA_CPP_SETTINGS = frozenset(
         "cpu_moe",
         "kv_on_host",
         "swa_full",
+        "numa",
     }
 )
 
