@@ -44,6 +44,8 @@ class Subject(StrEnum):
     """a deployment on one device"""
     RESOURCE = "resource"
     """something of a host that runs out: gpu_memory, ram, or the kv_cache of a deployment"""
+    STORE = "store"
+    """a disk where checkpoints lie"""
     POOL = "pool"
     """hosts that stand in for each other, across all of them"""
     FLEET = "fleet"
@@ -60,6 +62,7 @@ class Subject(StrEnum):
             Subject.DEPLOYMENT: ("deployment",),
             Subject.PLACEMENT: ("deployment", "uuid"),
             Subject.RESOURCE: ("resource", "deployment"),
+            Subject.STORE: ("store",),
             Subject.POOL: ("pool",),
         }.get(self, ())
 

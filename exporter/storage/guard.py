@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-MOST_CALLS = 64
-"""Calls under way at once; systemd's TasksMax= of the unit is 64, and most of them end in a millisecond."""
+MOST_CALLS = 24
+"""Calls under way at once; TasksMax= of the systemd unit is 64, workers and their threads included."""
 
 
 class Guard(Generic[T]):

@@ -14,6 +14,7 @@ from exporter.capacity.conditions import (
     links,
     monitoring,
     ram,
+    stores,
     vram,
 )
 from exporter.capacity.conditions.thresholds import THRESHOLDS
@@ -25,6 +26,7 @@ CONDITIONS: tuple[Condition, ...] = (
     *vram.CONDITIONS,
     *deviation.CONDITIONS,
     *ram.CONDITIONS,
+    *stores.CONDITIONS,
     *kv_cache.CONDITIONS,
     *links.CONDITIONS,
     *devices.CONDITIONS,

@@ -6,7 +6,7 @@ its identifier verbatim, together on every device series; what only describes st
 
 from __future__ import annotations
 
-from exporter.exposition.families import capacity, deployments, devices, host, itself, network
+from exporter.exposition.families import capacity, deployments, devices, host, itself, network, stores
 from exporter.exposition.families.family import Family, Kind
 
 __all__ = ["FAMILIES", "SECTIONS", "Family", "Kind"]
@@ -15,6 +15,7 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
     "Devices": devices.FAMILIES,
     "Host": host.FAMILIES,
     "Network": network.FAMILIES,
+    "Stores": stores.FAMILIES,
     "Deployments": deployments.FAMILIES,
     "Capacity": capacity.FAMILIES,
     "The exporter itself": itself.FAMILIES,
