@@ -314,8 +314,6 @@ def _store_problems(settings: Settings, sources: _Sources) -> list[str]:
             problems.append(f"{place}: name {entry.name!r} is used twice; names must differ")
         names.add(entry.name)
         paths.add(path)
-    if settings.storage.next_quantization and not settings.storage.next_model:
-        problems.append(f"{sources.origin(('storage', 'next_quantization'))}: needs next_model beside it")
     return problems
 
 

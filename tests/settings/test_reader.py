@@ -65,6 +65,7 @@ class TestPrecedence:
         self, section: str, key: str, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         texts = {"level": "error", "format": "json", "cgroup_limit": "ignore"}
+        texts |= {"discover": "false", "max_entries": "1700"}
         texts |= {"enabled": "false", "evaluate": "false", "links": "true", "time_scale": "0.5"}
         monkeypatch.setenv(f"{ENV_PREFIX}{section}_{key}".upper(), texts.get(key, "17"))
         set_here, default = read(write(""), {}), Settings()
