@@ -58,7 +58,8 @@ class _Watched:
 
     path: str
     kind: Kind
-    name: str
+    label: str
+    """its name, the same as long as it is watched"""
     origin: str
     seen_at: float
     probe: Probe | None = None
@@ -106,20 +107,21 @@ class StoreWatch:
         """Use other settings from now on; what is known of roots that stay is kept."""
         self._options = options
         named = {str(entry.path): entry for entry in configured} if options.enabled else {}
-        for path, entry in named.items():
-            kind = Kind(entry.kind)
+        labels = unique(entry.name or short_name(path, Kind(entry.kind)) for path, entry in named.items())
+        roots: dict[str, _Watched] = {}
+        for (path, entry), label in zip(named.items(), labels, strict=True):
+            one = _Watched(path, Kind(entry.kind), label, "configured", time.monotonic())
             before = self._roots.get(path)
-            one = _Watched(path, kind, entry.name or short_name(path, kind), "configured", time.monotonic())
-            if before is not None and before.kind is kind:
-                one.probe, one.probed_at = before.probe, before.probed_at
+            if before is not None and before.kind is one.kind:
+                one.probe, one.probed_at, one.trouble = before.probe, before.probed_at, before.trouble
                 one.scan, one.scanned_at, one.users = before.scan, before.scanned_at, before.users
-            self._roots[path] = one
-        keeps = options.enabled and options.discover
-        self._roots = {
-            path: one
-            for path, one in self._roots.items()
-            if path in named or (one.origin != "configured" and keeps)
-        }
+            roots[path] = one
+        if options.enabled and options.discover:
+            for path, one in self._roots.items():
+                if path not in roots and one.origin != "configured":
+                    one.label = _another(one.label, roots.values())
+                    roots[path] = one
+        self._roots = roots
         self._probed_at = float("-inf")
 
     def see(self, instances: Iterable[Instance]) -> None:
@@ -143,13 +145,18 @@ class StoreWatch:
             one.users = used.get(path, set())
             if one.users:
                 one.seen_at = now
-        self._roots = {
-            path: one
-            for path, one in self._roots.items()
-            if one.origin == "configured"
-            or one.users
-            or (now - one.seen_at <= KEPT_SECONDS and one.trouble is not RootState.MISSING)
-        }
+        for path, one in [*self._roots.items()]:
+            forgotten = now - one.seen_at > KEPT_SECONDS or one.trouble is RootState.MISSING
+            if one.origin != "configured" and not one.users and forgotten:
+                del self._roots[path]
+                self._inherit(one)
+
+    def _inherit(self, gone: _Watched) -> None:
+        """A container that takes over from another reaches the same folder by a path of its own."""
+        for one in self._roots.values():
+            if one.origin != "configured" and one.probe and gone.probe and _is_same(one.probe, gone.probe):
+                one.label = gone.label
+                return
 
     def _located(self, key: str, path: str, prefix: str, now: float) -> Place | None:
         """Where a path belongs, once that is known: links may lead to a mount that hangs."""
@@ -167,7 +174,8 @@ class StoreWatch:
     def _taken_in(self, place: Place, now: float) -> str:
         """The root of a place: one that is watched already, by its path or as the same folder."""
         if place.root not in self._roots and len(self._roots) < MOST_ROOTS:
-            self._roots[place.root] = _Watched(place.root, place.kind, place.name, "deployment", now)
+            label = _another(place.name, self._roots.values())
+            self._roots[place.root] = _Watched(place.root, place.kind, label, "deployment", now)
             self._probed_at = float("-inf")
         return place.root
 
@@ -241,46 +249,34 @@ class StoreWatch:
         states = {self._state(one) for one in self._roots.values() if one.origin == "configured"}
         return next((state.value for state in FAULTS if state in states), "up")
 
-    def paths(self) -> dict[str, str]:
-        """Name → path of every root: for `doctor`, which its own operator reads."""
-        distinct = self._distinct()
-        return dict(zip(unique(one.name for one in distinct), (one.path for one in distinct), strict=True))
-
     def _distinct(self) -> list[_Watched]:
-        """The configured roots in their order, then the others by age; the same folder but once."""
-        ordered = sorted(
-            self._roots.values(), key=lambda one: (one.origin != "configured", one.trouble is not None)
-        )
-        seen: set[tuple[int, int]] = set()
-        distinct = []
+        """The configured roots in their order, then the others by age; of those that are the same folder the
+        first, or one in its place that answers.
+        """
+        ordered = sorted(self._roots.values(), key=lambda one: one.origin != "configured")
+        distinct: list[_Watched] = []
         for one in ordered:
-            if one.probe is not None and one.probe.identity in seen:
-                continue
-            if one.probe is not None:
-                seen.add(one.probe.identity)
-            distinct.append(one)
+            same = next((at for at, other in enumerate(distinct) if _are_one(one, other)), None)
+            if same is None:
+                distinct.append(one)
+            elif distinct[same].trouble is not None and distinct[same].origin != "configured":
+                distinct[same] = one
         return distinct
 
     def _as_roots(self, owned: Mapping[str, frozenset[int]]) -> list[Root]:
-        shown = [
-            one
+        return [
+            self._as_root(one, owned)
             for one in self._distinct()
             if one.origin == "configured" or self._state(one) is not RootState.MISSING
         ]
-        names = unique(one.name for one in shown)
-        return [self._as_root(one, name, owned) for one, name in zip(shown, names, strict=True)]
 
-    def _as_root(self, one: _Watched, name: str, owned: Mapping[str, frozenset[int]]) -> Root:
+    def _as_root(self, one: _Watched, owned: Mapping[str, frozenset[int]]) -> Root:
         state, known = self._state(one), one.probe
-        same = [
-            other.users
-            for other in self._roots.values()
-            if other is one or (known and other.probe and other.probe.identity == known.identity)
-        ]
-        users = set().union(*same)
+        same = [other for other in self._roots.values() if other is one or _are_one(one, other)]
+        users = set().union(*(other.users for other in same))
         answers = state not in FAULTS or (one.trouble is None and self._is_fresh(one))
         return Root(
-            name=name,
+            name=min(same, key=lambda other: other.origin != "configured").label,
             kind=one.kind,
             origin=one.origin,
             state=state,
@@ -302,6 +298,20 @@ class StoreWatch:
 
     def _is_fresh(self, one: _Watched) -> bool:
         return time.monotonic() - one.probed_at <= 2 * SPACE_SECONDS + ANSWER_SECONDS
+
+
+def _are_one(one: _Watched, other: _Watched) -> bool:
+    """Whether two paths lead to the same folder."""
+    return one.probe is not None and other.probe is not None and _is_same(one.probe, other.probe)
+
+
+def _is_same(one: Probe, other: Probe) -> bool:
+    return one.identity == other.identity
+
+
+def _another(name: str, beside: Iterable[_Watched]) -> str:
+    """A name that none of the others has."""
+    return unique([*(one.label for one in beside), name])[-1]
 
 
 def wanted(options: Storage, known: Catalog) -> Wanted | None:

@@ -7,6 +7,7 @@ control file beside a file that was given its full size at once.
 
 from __future__ import annotations
 
+from exporter.models.quantization import Container
 from exporter.storage.facts import Checkpoint
 from exporter.storage.files import Files
 from exporter.storage.naming import Named, named
@@ -74,7 +75,7 @@ class _Names:
         names = [self._place]
         if len(parts) > 1:
             names.append("/".join(parts[-2:]))  # ORG/NAME, as `--local-dir` is often given
-        if group is None or not group.stem:
+        if group is None or group.container is not Container.GGUF:
             return named(names, family=lambda: self._files.family(joined(self._path, "config.json")))
         names.insert(0, f"{self._place}/{group.stem.removesuffix('.gguf')}.gguf")
         first = min(piece.name for piece in group.pieces)
