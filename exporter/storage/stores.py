@@ -77,7 +77,7 @@ def _store(roots: Sequence[Root], wanted: Wanted | None) -> Store:
     # A sum with a part missing is no sum.
     whole = all(root.state is RootState.UP and root.scan is not None for root in roots)
     ours = [one for one in found if one.deepseek]
-    remaining, headroom = _downloads(scans, found) if whole else (None, None)
+    remaining, headroom = _downloads(scans, found, whole=whole)
     return Store(
         name=roots[0].name,
         size_bytes=space.size_bytes if space else None,
@@ -94,17 +94,19 @@ def _store(roots: Sequence[Root], wanted: Wanted | None) -> Store:
     )
 
 
-def _downloads(scans: Sequence[Scan], found: Sequence[Checkpoint]) -> tuple[int | None, int | None]:
+def _downloads(
+    scans: Sequence[Scan], found: Sequence[Checkpoint], *, whole: bool
+) -> tuple[int | None, int | None]:
     """What is still to come, and what is then left: both of the time of the scan, so that a download that
-    goes on changes them little. Where one does not tell its size, what is known may still be too much.
+    goes on changes them little. Where something is not known, what is may still be too much.
     """
     running = _in(found, CheckpointState.DOWNLOADING)
     known = [one.remaining_bytes for one in running if one.remaining_bytes is not None]
-    latest = max(scans, key=lambda scan: scan.at_seconds)
-    if not known or latest.free_bytes is None:
+    latest = max(scans, key=lambda scan: scan.at_seconds, default=None)
+    if not known or latest is None or latest.free_bytes is None:
         return None, None
     headroom = latest.free_bytes - sum(known)
-    if len(known) < len(running):
+    if not whole or len(known) < len(running):
         return None, headroom if headroom < 0 else None
     return sum(known), headroom
 

@@ -97,6 +97,10 @@ class TestDownloads:
         assert (fits.download_remaining_bytes, fits.download_headroom_bytes) == (None, None)
         assert (full.download_remaining_bytes, full.download_headroom_bytes) == (None, -90 * GB)
 
+    def test_beside_a_part_that_cannot_be_read_too_much_is_still_too_much(self) -> None:
+        one = only(root("a", V3, free=500 * GB), root("b", state=RootState.STALLED))
+        assert (one.download_remaining_bytes, one.download_headroom_bytes) == (None, -90 * GB)
+
 
 class TestNextModel:
     WANTED = Wanted("deepseek-ai/DeepSeek-V3.2", "fp8", True, 690 * GB)
