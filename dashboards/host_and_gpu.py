@@ -41,6 +41,7 @@ from panels import (
     words,
 )
 from ram import ram
+from stores import stores
 
 PER_DEPLOYED = f"{PER_DEVICE}, deployment"
 DEVIATION_VERDICT = said(("as expected", "green"), ("off", ORANGE))
@@ -358,6 +359,8 @@ def host_and_gpu() -> dict[str, object]:
             *gpu_memory(),
             Row("RAM"),
             *ram(),
+            Row("Disks of checkpoints"),
+            *stores(),
             Row("Power and clocks"),
             *power(),
             Row("Alerts and errors"),

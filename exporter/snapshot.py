@@ -15,6 +15,7 @@ from exporter.footprint.result import Footprint
 from exporter.hardware.gpu import Gpu, GpuReading
 from exporter.hardware.host import HostReading
 from exporter.hardware.network import NetworkReading
+from exporter.storage.facts import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class Snapshot:
     """what the daemon's own evaluation of the conditions says, pending and firing"""
     receivers: tuple[Receiver, ...] = ()
     network: NetworkReading | None = None
+    stores: tuple[Store, ...] = ()
+    """disks where checkpoints lie"""
     demo: str = ""
     """name of the recorded host that is played; empty: this host is real"""
 

@@ -36,6 +36,15 @@ from exporter.hardware.gpu import Gpu, GpuIdentity, GpuProcess, GpuReading, GpuS
 from exporter.hardware.host import Cpu, HostReading, NumaNode
 from exporter.hardware.network import Interface, NetworkReading
 from exporter.snapshot import Receiver, Reload, Snapshot, Source
+from exporter.storage.facts import (
+    Checkpoint,
+    CheckpointState,
+    Kind,
+    NextModel,
+    RootState,
+    RootStatus,
+    Store,
+)
 from exporter.units import GIB, MIB
 
 NOW_SECONDS = 1_767_225_600.0
@@ -215,6 +224,39 @@ RUNNING = Running(
     ),
 )
 
+STORE = Store(
+    name="huggingface",
+    size_bytes=3500 * GIB,
+    free_bytes=900 * GIB,
+    used_bytes=1604 * GIB,
+    other_models_bytes=70 * GIB,
+    orphaned_bytes=640 * GIB,
+    incomplete_bytes=4 * GIB,
+    download_remaining_bytes=320 * GIB,
+    download_headroom_bytes=581 * GIB,
+    roots=(
+        RootStatus(
+            "huggingface", Kind.HUGGINGFACE, "configured", RootState.UP, ("r1",), NOW_SECONDS - 120, 2310
+        ),
+    ),
+    checkpoints=(
+        Checkpoint("deepseek-ai/DeepSeek-R1", CheckpointState.COMPLETE, 642 * GIB, True),
+        Checkpoint("deepseek-ai/DeepSeek-R1", CheckpointState.ORPHANED, 640 * GIB, True),
+        Checkpoint(
+            "deepseek-ai/DeepSeek-V3.2",
+            CheckpointState.DOWNLOADING,
+            322 * GIB,
+            True,
+            "fp8",
+            642 * GIB,
+            320 * GIB,
+        ),
+        Checkpoint("other", CheckpointState.COMPLETE, 66 * GIB),
+        Checkpoint("other", CheckpointState.INCOMPLETE, 4 * GIB),
+    ),
+    next_model=NextModel("deepseek-ai/DeepSeek-V3.1", "bf16", 1277 * GIB, -697 * GIB),
+)
+
 FULL = Snapshot(
     taken_at_seconds=NOW_SECONDS,
     duration_seconds=0.0421,
@@ -327,6 +369,7 @@ FULL = Snapshot(
         ),
     ),
     receivers=(Receiver("alertmanager.example:9093", False, 17, 2),),
+    stores=(STORE,),
 )
 
 EMPTY = Snapshot(

@@ -12,12 +12,16 @@ from synthetic_hosts import (
     CROWDED_SECONDS,
     DAY,
     DECLARED,
+    FETCHED,
+    FETCHED_GIB,
+    FETCHED_PER_HOUR,
     GIB,
     HOSTS,
     LOST,
     LOST_SECONDS,
     MIB,
     OTHERS,
+    STORES,
     THRESHOLDS,
     Host,
     Sample,
@@ -36,7 +40,7 @@ def moment(at: int, back: int) -> Iterator[Sample]:
     for host in HOSTS:
         where = host.where
         yield "up", where, 1
-        for name, labels, value in (*_exporter(host, at), *_ram(host, at, back)):
+        for name, labels, value in (*_exporter(host, at), *_ram(host, at, back), *_stores(host, back)):
             yield name, {**where, **labels}, value
         for index in range(host.gpus):
             for name, labels, value in _device(host, index, at, back):
@@ -132,6 +136,42 @@ def _ram(host: Host, at: int, back: int) -> Iterator[Sample]:
     for scope, share in (("some", 0.012), ("full", 0.003)):
         busy = share * (1 if host.gpus else 3)
         yield "deepseek_host_memory_pressure_seconds_total", {"scope": scope}, round(busy * (at % 10**7), 3)
+
+
+def _stores(host: Host, back: int) -> Iterator[Sample]:
+    if host.name not in STORES:
+        return
+    store, size, lying = STORES[host.name]
+    here = {"store": store}
+    found = [*lying]
+    occupied = 60 + sum(gib for _, _, gib in lying)
+    headroom = None
+    if host.gpus == 8:
+        fetched = max(0.0, FETCHED_GIB - 80 - FETCHED_PER_HOUR * back / 3600)
+        found.append((FETCHED, "downloading", round(fetched)))
+        headroom = size - occupied - FETCHED_GIB
+        occupied += round(fetched)
+        yield (
+            "deepseek_model_store_download_remaining_bytes",
+            here,
+            (FETCHED_GIB - round(fetched)) * GIB,
+        )
+        yield "deepseek_model_store_download_headroom_bytes", here, headroom * GIB
+    free = size - occupied
+    yield "deepseek_model_store_size_bytes", here, size * GIB
+    yield "deepseek_model_store_free_bytes", here, free * GIB
+    yield "deepseek_model_store_free_ratio", here, round(free / size, 4)
+    yield "deepseek_model_store_occupied_bytes", here, occupied * GIB
+    for model, state, gib in found:
+        yield "deepseek_model_store_checkpoint_bytes", {**here, "model": model, "state": state}, gib * GIB
+    ours = sum(gib for model, _, gib in found if model != "other")
+    yield "deepseek_model_store_used_bytes", here, ours * GIB
+    for state in ("orphaned", "incomplete"):
+        gone = sum(gib for _, is_now, gib in found if is_now == state)
+        yield f"deepseek_model_store_{state}_bytes", here, gone * GIB
+    plan = {"model": "deepseek-ai/DeepSeek-V3.1", "quantization": "fp8"}
+    left = (headroom if headroom is not None else free) - 642
+    yield "deepseek_model_store_fit_headroom_bytes", {**here, **plan}, left * GIB
 
 
 def _device(host: Host, index: int, at: int, back: int) -> Iterator[Sample]:

@@ -199,10 +199,23 @@ THRESHOLDS = {
     "link_saturated_ratio": 0.9,
     "link_tokens_per_second": 200,
     "idle_seconds": 21600,
+    "model_store_free_bytes": 100 * GIB,
+    "model_store_free_ratio": 0.05,
+    "model_store_growth_bytes": 10 * GIB,
+    "model_store_download_margin_bytes": GIB,
     "exhaustion_info_days": 30,
     "exhaustion_warning_days": 7,
     "exhaustion_fit_r2": 0.8,
 }
+
+
+# Store, GiB of its disk, and GiB of what lies there by model and state; host gpu-01 fetches the next model.
+STORES: Mapping[str, tuple[str, int, tuple[tuple[str, str, int], ...]]] = {
+    "gpu-01:9671": ("huggingface", 3576, ((R1, "complete", 642), (R1, "orphaned", 640))),
+    "gpu-02:9671": ("huggingface", 3576, (("deepseek-ai/DeepSeek-V3.1", "complete", 352),)),
+    "cpu-01:9671": ("models", 1788, ((R1, "complete", 377), ("other", "incomplete", 21))),
+}
+FETCHED, FETCHED_GIB, FETCHED_PER_HOUR = "deepseek-ai/DeepSeek-V3.2", 642, 180
 
 
 def wave(at: float, phase: float = 0.0, period: float = DAY) -> float:

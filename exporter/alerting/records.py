@@ -134,6 +134,10 @@ TRENDS = Group(
             "sum by (instance, job, gpu, uuid) (placement:deepseek_expected_gpu_memory_bytes:sum)",
         ),
         Record(
+            "store:deepseek_model_store_occupied_bytes:max",
+            "max by (instance, job, store) (deepseek_model_store_occupied_bytes)",
+        ),
+        Record(
             "deployment:deepseek_tokens:sum",
             "sum by (instance, job, deployment) (deepseek_tokens_total)",
         ),

@@ -46,6 +46,8 @@ class Subject(StrEnum):
     """what a deployment may use below the host's RAM: a cgroup, or NUMA nodes"""
     RESOURCE = "resource"
     """something of a host that runs out: gpu_memory, ram, or the kv_cache of a deployment"""
+    STORE = "store"
+    """a disk where checkpoints lie"""
     POOL = "pool"
     """hosts that stand in for each other, across all of them"""
     FLEET = "fleet"
@@ -63,6 +65,7 @@ class Subject(StrEnum):
             Subject.PLACEMENT: ("deployment", "uuid"),
             Subject.PLACE: ("deployment", "confinement"),
             Subject.RESOURCE: ("resource", "deployment"),
+            Subject.STORE: ("store",),
             Subject.POOL: ("pool",),
         }.get(self, ())
 

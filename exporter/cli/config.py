@@ -76,6 +76,7 @@ def to_toml(settings: Settings, *, comments: bool = False) -> str:
         lines += ["# of its `labels`:", *_keys(options.ForeignLabels)]
         lines += ["# of its `metrics`:", *_keys(options.ForeignMetrics)]
         lines += ["# and of each of these:", *_keys(options.ForeignMetric)]
+        lines += ["#", *_STORE_EXAMPLE.splitlines(), "#", *_keys(options.Store)]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -104,6 +105,13 @@ _FOREIGN_EXAMPLE = """\
 # [[foreign_exporters]]
 # kind = "ascend"
 # url = "http://127.0.0.1:8082/metrics"
+#
+# Every key of it:"""
+
+_STORE_EXAMPLE = """\
+# Folders of checkpoints to watch, whatever runs; those of running engines are found where they may be seen:
+# [[stores]]
+# path = "/models"
 #
 # Every key of it:"""
 

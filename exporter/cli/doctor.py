@@ -16,6 +16,7 @@ from exporter.cli.doctor_alerts import alertmanagers
 from exporter.cli.doctor_engines import engines
 from exporter.cli.doctor_foreign import foreign
 from exporter.cli.doctor_gpus import gpus
+from exporter.cli.doctor_stores import stores
 from exporter.daemon import paths
 from exporter.daemon.control import is_alive
 from exporter.hardware.host import HostSource, HostUnreadable
@@ -37,6 +38,7 @@ def command(file: Path | None, as_json: bool, **given: Any) -> None:
         *engines(settings.host.proc_path),
         *gpus(settings),
         *foreign(settings),
+        *stores(settings),
         *alertmanagers(settings),
         _state(settings),
         _daemon(settings),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from exporter.views.facts import View
 
 WATCH_SECONDS = 2.0
+STORES_SECONDS = 5.0
+"""How long a look of our own waits for the files of the stores."""
 
 
 @click.command()
@@ -82,6 +84,9 @@ class _Own:
         from exporter.snapshot import to_plain
 
         snapshot = self._runner.run(self._poller.poll())
+        if not self._settled and self._poller.stores.is_watching:
+            self._runner.run(self._poller.stores.scan(STORES_SECONDS))
+            snapshot = self._runner.run(self._poller.poll())
         for _ in range(0 if self._settled else 20):
             # The driver may still be initialising at the first look; declared deployments want its sizes.
             snapshot = self._runner.run(self._poller.poll())

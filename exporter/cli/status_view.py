@@ -44,7 +44,7 @@ def whole(view: View, console: Console, *, bars: bool, trouble: str = "") -> Gro
     if view.demo:
         parts.append(Text(f"DEMO: the recorded host {view.demo}, played back; nothing here is real"))
     parts += [_head(view), _verdict(view)]
-    blocks = [_wrong(view), _memory(view, console, bars=bars), _deployments(view), _rest(view)]
+    blocks = [_wrong(view), _memory(view, console, bars=bars), _deployments(view), _stores(view), _rest(view)]
     for block in blocks:
         if block is not None:
             parts += [Text(), block]
@@ -180,6 +180,27 @@ def _about(one: DeploymentFacts) -> Iterable[RenderableType]:
     if one.link:
         said.append(one.link)
     yield Padding(Text("; ".join(lowered(text) for text in said if text)), (0, 0, 0, 2))
+
+
+def _stores(view: View) -> RenderableType | None:
+    """A line of numbers for each disk, and below it what takes its room."""
+    if not view.stores:
+        return None
+    table = _table("store", "state", right=("free", "size", "DeepSeek"))
+    table.columns[1].max_width = 24
+    for one in view.stores:
+        state = "ok" if one.level is Level.GOOD else one.words
+        sizes = (one.free_bytes, one.size_bytes, one.used_bytes)
+        table.add_row(
+            Text(one.name), Text(state, style=_STYLES[one.level]), *(Text(size(it)) for it in sizes)
+        )
+    parts: list[RenderableType] = [table]
+    for one in view.stores:
+        said = [*([one.words] if one.level is not Level.GOOD else []), *one.details]
+        said += [f"{model} {size(stored)} {state}" for model, state, stored in one.models]
+        if said:
+            parts += [Text(), Text.assemble((one.name, "bold"), f": {'; '.join(said)}")]
+    return Group(*parts)
 
 
 def _rest(view: View) -> RenderableType | None:

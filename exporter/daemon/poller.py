@@ -23,6 +23,7 @@ from exporter.capacity.tolerance import Tolerance
 from exporter.capacity.unified import sized_by_ram
 from exporter.daemon.engines import EngineWatch
 from exporter.daemon.links import LinkWatch
+from exporter.daemon.stores import StoreWatch, wanted
 from exporter.footprint.estimate import DeviceShape
 from exporter.hardware import amd_source
 from exporter.hardware.amd_source import AmdSource
@@ -83,6 +84,8 @@ class Poller:
             time_scale=settings.alerting.time_scale,
         )
         self.engines = EngineWatch(settings.host.proc_path, settings.host.sys_path)
+        self.stores = StoreWatch(settings.storage, settings.stores)
+        self._plan_next()
         self._shapes: dict[Number, tuple[str, DeviceShape]] = {}
         self._declared: tuple[Declared, ...] = ()
         self._declared_for: object = None
@@ -102,6 +105,18 @@ class Poller:
             source.apply(settings.nvml)
         self._host.cgroup_limit = settings.host.cgroup_limit == "auto"
         self.links.settings = settings.network
+        self.stores.apply(settings.storage, settings.stores)
+        self._plan_next()
+
+    def _plan_next(self) -> None:
+        """The model that is planned for the stores; a plan that makes no sense is told and left aside."""
+        try:
+            self.stores.wanted = (
+                wanted(self.settings.storage, self._catalog) if self.settings.storage.next_model else None
+            )
+        except ValueError as error:
+            self.stores.wanted = None
+            _log.warning("no room is worked out for the next model", problem=str(error))
 
     async def run(self, publish: Callable[[Snapshot], None], stop: asyncio.Event) -> None:
         """Poll until `stop` is set; a poll that took too long skips the times it missed."""
@@ -144,6 +159,10 @@ class Poller:
         network = await self.links.read()
         if self.links.has_word(engines.links):
             sources.append(self._network_source(expected=bool(engines.links)))
+        self.stores.see(self.engines.instances)
+        await self.stores.refresh()
+        if self.stores.is_watching:
+            sources.append(self._store_source())
         observation = Observation(
             gpus,
             host,
@@ -181,6 +200,7 @@ class Poller:
             reload=self.reload,
             workers_stuck=self.nvml.workers_stuck + self.amd.workers_stuck,
             clock_steps=self.clock_steps,
+            stores=self.stores.stores(engines.owned),
             demo=self._demo,
         )
 
@@ -219,6 +239,10 @@ class Poller:
             if entry.match is not None and entry.match.program is not None
         )
         await self.engines.look()
+
+    async def scan_stores(self) -> None:
+        """Look at the files of the stores."""
+        await self.stores.scan()
 
     async def release(self) -> bool:
         """Let go of every driver; True when no process holds one."""
@@ -334,6 +358,12 @@ class Poller:
         # Without a declaration nothing need run here, so that silence is no fault.
         expected = bool(self.settings.deployments) or name == "processes"
         return self._source(name, state, seconds, expected=expected, errors=errors)
+
+    def _store_source(self) -> Source:
+        watch = self.stores
+        return self._source(
+            "stores", watch.state, watch.seconds, expected=watch.expected, errors=watch.errors
+        )
 
     def _source(
         self,

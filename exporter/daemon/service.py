@@ -97,6 +97,7 @@ class Service:
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         polling = asyncio.create_task(self._poller.run(self._publish, self._stop))
         self._schedule.every(self._settings.poll.discovery_interval, "processes", self._poller.scan_processes)
+        self._schedule.every(self._settings.storage.scan_interval, "stores", self._poller.scan_stores)
         self._schedule.start()
         self._handle_signals()
         self._spawn(self._keep_alive())

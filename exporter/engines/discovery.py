@@ -58,6 +58,10 @@ _VISIBLE_BELOW = ("ROCR_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES")
 """Which devices a lower layer shows, by index or uuid, so that the runtime counts what is left: ROCm's to
 HIP, and Huawei's container runtime to a container."""
 _DEEPEST = 64
+_CACHES = (("HF_HUB_CACHE", ""), ("HF_HOME", "/hub"), ("XDG_CACHE_HOME", "/huggingface/hub"))
+_HOME_CACHE = ("HOME", "/.cache/huggingface/hub")
+"""Where models of a hub are kept, by the first variable that is set (huggingface_hub constants.py)."""
+_LONGEST_PATH = 4096
 
 Key = tuple[int, int]
 """(pid, start_ticks) of a process"""
@@ -70,7 +74,7 @@ class Instance:
     ``root`` is the process whose launch this is; of Ollama it is the model's runner, and ``server`` the
     process that answers for it. ``door_problem`` says why there is no door. ``environment_read`` and
     ``folder`` (the root's working folder) need permission; ``namespace`` is where its files are seen from:
-    "" for this process's own root.
+    "" for this process's own root. ``model_cache``: the folder that holds what it fetched from a hub.
     """
 
     engine: str
@@ -86,6 +90,7 @@ class Instance:
     environment_read: bool = False
     folder: str | None = None
     namespace: str | None = None
+    model_cache: str | None = None
 
     @property
     def key(self) -> Key:
@@ -103,6 +108,7 @@ class _Read:
     launch: Launch
     environment_read: bool
     visible: tuple[str, ...] | None
+    model_cache: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,7 @@ class Discovery:
                 visible = _visible(environment or {})
         except LaunchError:
             return None
-        return _Read(process, launch, bool(environment), visible)
+        return _Read(process, launch, bool(environment), visible, _model_cache(environment or {}))
 
     def _place(self, one: _Tree) -> Instance:
         """The tree as an instance, with the door it had or, while it has none, another look for one."""
@@ -195,6 +201,7 @@ class Discovery:
             environment_read=read.environment_read,
             folder=folder,
             namespace=namespace,
+            model_cache=read.model_cache if read.launch.model is not None else None,
         )
 
     def _door(self, engine: str, one: _Tree) -> tuple[frozenset[int] | None, Door | None, str]:
@@ -381,6 +388,15 @@ def _visible(environment: Mapping[str, str]) -> tuple[str, ...] | None:
     if found is None or below is None:
         return found or below
     return tuple(below[int(part)] for part in found if part.isdigit() and int(part) < len(below))
+
+
+def _model_cache(environment: Mapping[str, str]) -> str | None:
+    """The cache of the hub; None where no variable tells, or what it says is no whole path."""
+    for variable, below in (*_CACHES, _HOME_CACHE):
+        said = environment.get(variable, "").rstrip("/")
+        if said:
+            return said + below if said.startswith("/") and len(said) < _LONGEST_PATH else None
+    return None
 
 
 def _listed(said: str | None) -> tuple[str, ...] | None:

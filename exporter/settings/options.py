@@ -118,6 +118,26 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """How the stores of checkpoints are watched; `[[stores]]` names those that no engine tells of."""
+
+    __pydantic_config__ = STRICT
+    enabled: bool = option(True, "watch the disks where checkpoints lie")
+    discover: bool = option(True, "also those of the engines that run here, where their files may be seen")
+    scan_interval: Annotated[float, Ge(10), Le(86400)] = option(
+        300.0,
+        "seconds between two looks at the files; at free space: 15",
+        reloadable=False,
+    )
+    scan_deadline: Annotated[float, Ge(1), Le(600)] = option(60.0, "seconds one look at a root may take")
+    max_entries: Annotated[int, Ge(100), Le(1_000_000)] = option(
+        100_000, "files and folders of one root; a root with more is not told, only its disk"
+    )
+    next_model: str | None = option(None, "model that is to be fetched next: its room is told of every store")
+    next_quantization: str | None = option(None, "its quantization; default: the published one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
     """Alert thresholds in force; each is exported as `deepseek_threshold{name=…}`."""
 
@@ -153,6 +173,10 @@ class Thresholds:
     link_tokens_per_second: Annotated[float, Gt(0), Le(1e6)] = option(
         200.0, "tokens a second for each GPU that a link between nodes must be able to carry"
     )
+    model_store_free_ratio: Ratio = option(0.05, "share of a store's disk below which it is full, and")
+    model_store_free_bytes: Bytes = option(100 * 2**30, "bytes free below which it is; both must hold")
+    model_store_growth_bytes: Bytes = option(10 * 2**30, "growth in 24 hours below which none is forecast")
+    model_store_download_margin_bytes: Bytes = option(2**30, "bytes that a running download must leave free")
     exhaustion_warning_days: Days = option(7.0, "days to exhaustion below which a ticket opens")
     exhaustion_info_days: Days = option(30.0, "days to exhaustion below which it is shown")
     exhaustion_fit_r2: Ratio = option(0.8, "share of the variance that a forecast must explain")
@@ -368,6 +392,18 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """One `[[stores]]` entry: a folder of checkpoints."""
+
+    __pydantic_config__ = STRICT
+    path: Path = option(Path(), "the folder: a Hugging Face cache, a store of Ollama, or a folder of models")
+    kind: Literal["auto", "huggingface", "ollama", "plain"] = option(
+        "auto", "what in it counts; auto: each of its folders by what it is"
+    )
+    name: Annotated[str, Len(0, 64)] = option("", "the `store` label; default: huggingface, ollama or models")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The effective configuration."""
 
@@ -380,6 +416,7 @@ class Settings:
     host: Host = field(default_factory=Host)
     network: Network = field(default_factory=Network)
     capacity: Capacity = field(default_factory=Capacity)
+    storage: Storage = field(default_factory=Storage)
     thresholds: Thresholds = field(default_factory=Thresholds)
     state: State = field(default_factory=State)
     alerting: Alerting = field(default_factory=Alerting)
@@ -390,12 +427,14 @@ class Settings:
     deployments: list[Deployment] = option([], "what this host serves")
     alertmanagers: list[Alertmanager] = option([], "whom the daemon tells of its own alerts")
     foreign_exporters: list[ForeignExporter] = option([], "exporters of this host that tell of other devices")
+    stores: list[Store] = option([], "folders of checkpoints to watch, whatever runs")
 
 
 TABLES: dict[str, type] = {
     "deployments": Deployment,
     "alertmanagers": Alertmanager,
     "foreign_exporters": ForeignExporter,
+    "stores": Store,
 }
 """Keys of lists of tables → what an entry is."""
 

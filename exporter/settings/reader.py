@@ -27,6 +27,7 @@ from exporter.settings.errors import ConfigurationError
 from exporter.settings.options import DEFAULT_FILE, DEVICE, Settings
 
 ENV_PREFIX = "DEEPSEEK_EXPORTER_"
+MOST_STORES = 16
 _MAX_FILE_BYTES = 4 * 2**20
 _DEVICE = 'should name a GPU: by its index (0), a MIG slice as "GPU:INSTANCE" ("0:3"), or by uuid ("MIG-…")'
 
@@ -47,7 +48,11 @@ def read(file: Path | None, flags: Mapping[str, Any]) -> Settings:
         settings = TypeAdapter(Settings).validate_python(_with_sizes(merged, sources))
     except ValidationError as error:
         raise ConfigurationError("\n".join(sources.explain(error))) from None
-    problems = [*_deployment_problems(settings, sources), *_alertmanager_problems(settings, sources)]
+    problems = [
+        *_deployment_problems(settings, sources),
+        *_alertmanager_problems(settings, sources),
+        *_store_problems(settings, sources),
+    ]
     problems += [
         f"{sources.origin(('foreign_exporters', index))}: {problem}"
         for index, problem in foreign.problems(settings.foreign_exporters)
@@ -216,6 +221,9 @@ _SIZES = {
     ("thresholds", "vram_growth_bytes"),
     ("thresholds", "deviation_exact_bytes"),
     ("thresholds", "deviation_estimate_bytes"),
+    ("thresholds", "model_store_free_bytes"),
+    ("thresholds", "model_store_growth_bytes"),
+    ("thresholds", "model_store_download_margin_bytes"),
 }
 _RATES = {("host", "memory_bandwidth")}
 
@@ -297,6 +305,27 @@ def _alertmanager_problems(settings: Settings, sources: _Sources) -> list[str]:
             for name in entry.labels
             if not _LABEL_NAME.fullmatch(name)
         ]
+    return problems
+
+
+def _store_problems(settings: Settings, sources: _Sources) -> list[str]:
+    problems = []
+    names: set[str] = set()
+    paths: set[str] = set()
+    if len(settings.stores) > MOST_STORES:
+        problems.append(f"{sources.origin(('stores',))}: more than {MOST_STORES} stores")
+    for index, entry in enumerate(settings.stores):
+        place, path = sources.origin(("stores", index)), str(entry.path)
+        if not entry.path.is_absolute() or "\0" in path:
+            problems.append(f"{place}: path should be the whole path of a folder; every entry needs one")
+        if path in paths:
+            problems.append(f"{place}: this path is named twice")
+        if entry.name and (not entry.name.isprintable() or "/" in entry.name):
+            problems.append(f"{place}: name should be one printable word without /; it becomes a label")
+        if entry.name and entry.name in names:
+            problems.append(f"{place}: name {entry.name!r} is used twice; names must differ")
+        names.add(entry.name)
+        paths.add(path)
     return problems
 
 

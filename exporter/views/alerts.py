@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 
 from exporter.units import GIB
-from exporter.views.facts import AlertFacts, DeploymentFacts, Finding, Level, Memory
+from exporter.views import stores
+from exporter.views.facts import AlertFacts, DeploymentFacts, Finding, Level, Memory, StoreFacts
 from exporter.views.plain import Plain, device_names, gpu_count, strangers_bytes
 from exporter.views.words import PROSE_MOST, duration, lowered, sentence, shown, size
 
 _LEVELS = {"critical": Level.CRITICAL, "warning": Level.WARNING}
 _LINK = re.compile(r"(https?://[^\s/@\\]+(/[^\s\\]*)?|[A-Za-z0-9_][\w./-]*(#[\w.-]*)?)", re.ASCII)
 """http(s) without credentials, or a path below this page; no other scheme has its colon after a letter."""
-_KEYS = ("uuid", "deployment", "source")
+_KEYS = ("uuid", "deployment", "source", "store")
 """Labels of an alert's subject that a finding's key may equal"""
 _STRANGERS_BYTES = GIB
 """Where the snapshot has no threshold `foreign_vram_bytes`"""
@@ -69,12 +70,17 @@ def _subject(labels: Plain, devices: dict[str, str]) -> tuple[str, ...]:
 
 
 def findings(
-    plain: Plain, devices: tuple[Memory, ...], ram: Memory | None, deployments: tuple[DeploymentFacts, ...]
+    plain: Plain,
+    devices: tuple[Memory, ...],
+    ram: Memory | None,
+    deployments: tuple[DeploymentFacts, ...],
+    disks: tuple[StoreFacts, ...] = (),
 ) -> tuple[Finding, ...]:
-    """What is not as it should be, worst first; in the order of devices, deployments, sources."""
+    """What is not as it should be, worst first; in the order of devices, deployments, stores, sources."""
     found = [
         *_of_memory(plain, devices, ram),
         *_of_deployments(deployments),
+        *stores.findings(disks),
         *_of_sources(plain),
     ]
     if ram is None and not any(one.used_bytes is not None for one in devices):

@@ -185,6 +185,20 @@ class SourceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """One disk where checkpoints lie. ``models``: the largest of them, with state and size."""
+
+    name: str
+    level: Level
+    words: str
+    size_bytes: int | None
+    free_bytes: int | None
+    used_bytes: int | None
+    details: tuple[str, ...]
+    models: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything that is shown of one host at one time."""
 
@@ -208,6 +222,7 @@ class View:
     sources: tuple[SourceFacts, ...]
     energy: str
     """power and energy of all devices, as a sentence; empty where nothing measures"""
+    stores: tuple[StoreFacts, ...] = ()
 
     @property
     def legend(self) -> tuple[tuple[str, str], ...]:

@@ -7,6 +7,7 @@ from exporter.views.deployments import deployments
 from exporter.views.facts import AlertFacts, Finding, Level, Memory, SourceFacts, View, worst
 from exporter.views.memory import devices, ram
 from exporter.views.plain import Plain, gpu_count
+from exporter.views.stores import stores
 from exporter.views.words import PROSE_MOST, count, duration, kilowatt_hours, sentence, shown, size, watts
 
 STALE_SECONDS = 60.0
@@ -31,7 +32,8 @@ def look(plain: Plain, *, now_seconds: float, host_name: str, poll_seconds: floa
     memories, host = devices(plain), ram(plain)
     served = deployments(plain)
     told = alerting.alerts(plain, now_seconds)
-    found = alerting.findings(plain, memories, host, served)
+    disks = stores(plain)
+    found = alerting.findings(plain, memories, host, served, disks)
     age = max(0.0, now_seconds - plain["taken_at_seconds"])
     stale_after = max(plain["thresholds"].get("source_stale_seconds", STALE_SECONDS), 3 * poll_seconds)
     stale = age > stale_after
@@ -59,6 +61,7 @@ def look(plain: Plain, *, now_seconds: float, host_name: str, poll_seconds: floa
         deployments=served,
         sources=_sources(plain, now_seconds),
         energy=_energy(memories, plain),
+        stores=disks,
     )
 
 

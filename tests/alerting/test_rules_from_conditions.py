@@ -31,7 +31,7 @@ ALERTS = [item for item in ALL if "alert" in item]
 RECORDED = {item["record"]: item for item in ALL if "record" in item}
 
 RECORD_NAME = re.compile(
-    r"(?:placement|place|device|deployment|service|host|pool|fleet|resource)"
+    r"(?:placement|place|device|deployment|service|host|pool|fleet|resource|store)"
     r":deepseek_\w+"
     r":(?:sum|min|max|count|low|n_minus_1|max10m|max1d|count15d|deriv14d|r2_14d|seen1h|holds)"
 )
@@ -285,6 +285,7 @@ def test_groups_are_the_five_that_the_documentation_tells() -> None:
         ("DeepSeekCapacityNMinusOne", "fleet"),
         ("DeepSeekVramGrowthWillExhaust", "trends"),
         ("DeepSeekIdleWaste", "trends"),
+        ("DeepSeekModelStoreFull", "trends"),
         ("DeepSeekCapacityExhaustion", "forecast"),
         ("DeepSeekMonitoringBlind", "monitoring"),
         ("DeepSeekNotificationsFailing", "monitoring"),

@@ -66,7 +66,7 @@ def test_version_tells_program_and_version() -> None:
     ("arguments", "advice"),
     [
         (["footprints"], "No such command"),
-        (["serve", "--pol.interval", "3"], "'--poll.interval'?"),
+        (["serve", "--pol.interval", "3"], "'--poll.interval'"),
         (["serve", "--poll.interval"], "requires an argument"),
         (["serve", "--poll.interval", "often"], "--poll.interval: input should be a valid number"),
         (["serve", "--nvml.enabled", "perhaps"], "--nvml.enabled: input should be a valid boolean"),

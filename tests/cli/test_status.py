@@ -103,6 +103,15 @@ class TestForPeople:
             "  must be able to run, and does not; no expectation: unknown model",
             "  'deepseek-ai/DeepSeek-V9'",
             "",
+            "store        state       free     size  DeepSeek",
+            "huggingface  ok     900.0 GiB  3.4 TiB   1.6 TiB",
+            "",
+            "huggingface: 320.0 GiB still to be downloaded; 640.0 GiB orphaned; 4.0 GiB of",
+            "downloads given up; 70.0 GiB of other models; deepseek-ai/DeepSeek-V3.1 bf16",
+            "does not fit, 697.0 GiB too little; serves r1; deepseek-ai/DeepSeek-R1 642.0 GiB",
+            "complete; deepseek-ai/DeepSeek-R1 640.0 GiB orphaned; deepseek-ai/DeepSeek-V3.2",
+            "322.0 GiB downloading; other 66.0 GiB complete; other 4.0 GiB incomplete",
+            "",
             "power    413 W now of 700 W allowed; measured by 1 of 2 GPUs; 27.4 kWh since the",
             "         drivers began to count",
             "sources  nvml: up, host: up, processes: up, engines: unreadable",
@@ -196,6 +205,7 @@ KEYS_OF_SCHEMA_1 = {
     "version",
     "alerts",
     "receivers",
+    "stores",
     "demo",
 }
 """Scripts read these: a key that goes or changes its meaning raises the schema."""

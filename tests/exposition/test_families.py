@@ -36,6 +36,7 @@ WITHOUT_UNIT = {
     "deepseek_gpu_xid_errors_total",
     "deepseek_gpu_ecc_errors_total",
     "deepseek_host_oom_kills_total",
+    "deepseek_model_store_root_state",
     "deepseek_deployment_up",
     "deepseek_deployment_state",
     "deepseek_deployment_matches_declaration",

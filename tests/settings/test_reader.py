@@ -65,6 +65,7 @@ class TestPrecedence:
         self, section: str, key: str, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         texts = {"level": "error", "format": "json", "cgroup_limit": "ignore"}
+        texts |= {"discover": "false", "max_entries": "1700"}
         texts |= {"enabled": "false", "evaluate": "false", "links": "true", "time_scale": "0.5"}
         texts |= {"memory_bandwidth": "460GB/s"}
         monkeypatch.setenv(f"{ENV_PREFIX}{section}_{key}".upper(), texts.get(key, "17"))
@@ -312,3 +313,32 @@ class TestAlertmanagers:
             read(write(f"{ONE}planned_context = 4096\n"), {})
         settings = read(write(f"{ONE}planned_sequences = 4\nmax_model_len = 8192\n"), {})
         assert settings.deployments[0].planned_sequences == 4
+
+
+class TestStores:
+    def test_an_entry_needs_only_a_path(self, write: Write) -> None:
+        [entry] = read(write('[[stores]]\npath = "/models"\n'), {}).stores
+        assert (str(entry.path), entry.kind, entry.name) == ("/models", "auto", "")
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("", "should be the whole path"),
+            ('path = "models"', "should be the whole path"),
+            ('path = "/a"\nname = "x/y"', "one printable word"),
+            ('path = "/a"\nname = "x\\ny"', "one printable word"),
+            ('path = "/a"\nkind = "nfs"', "kind"),
+            ('path = "/a"\n[[stores]]\npath = "/a"', "named twice"),
+            ('path = "/a"\nname = "x"\n[[stores]]\npath = "/b"\nname = "x"', "used twice"),
+            ('path = "/a"\npfad = "/b"', "did you mean 'path'"),
+            ("\n".join(f'path = "/{n}"\n[[stores]]' for n in range(20)) + '\npath = "/z"', "more than 16"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, text: str, problem: str, write: Write) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            read(write(f"[[stores]]\n{text}\n"), {})
+        assert problem in str(caught.value)
+
+    def test_a_floor_reads_as_people_write_it(self, write: Write) -> None:
+        found = read(write('[thresholds]\nmodel_store_free_bytes = "1TB"\n'), {})
+        assert found.thresholds.model_store_free_bytes == 10**12

@@ -15,6 +15,7 @@ from exporter.capacity.conditions import (
     links,
     monitoring,
     ram,
+    stores,
     vram,
 )
 from exporter.capacity.conditions.thresholds import THRESHOLDS
@@ -27,6 +28,7 @@ CONDITIONS: tuple[Condition, ...] = (
     *deviation.CONDITIONS,
     *ram.CONDITIONS,
     *confined.CONDITIONS,
+    *stores.CONDITIONS,
     *kv_cache.CONDITIONS,
     *links.CONDITIONS,
     *devices.CONDITIONS,

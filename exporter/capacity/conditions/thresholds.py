@@ -168,6 +168,34 @@ THRESHOLDS: tuple[Threshold, ...] = (
         meaning="An expectation is off when it differs by more from the engine's own figure.",
     ),
     Threshold(
+        # As node-mixin's NodeFilesystemAlmostOutOfSpace; alone it would tell of 1.5 TB on a disk of 30.
+        name="model_store_free_ratio",
+        default=0.05,
+        unit="ratio",
+        meaning="A store is full when less than this share of its disk is free, and",
+    ),
+    Threshold(
+        # No checkpoint of 671B has come in less room than 404 GB; a quarter of that is no room at all.
+        name="model_store_free_bytes",
+        default=100 * 2**30,
+        unit="bytes",
+        meaning="less than this.",
+    ),
+    Threshold(
+        # Logs and metrics of a host write a few GiB a day.
+        name="model_store_growth_bytes",
+        default=10 * 2**30,
+        unit="bytes",
+        meaning="Growth of a disk that is forecast was at least this much within 24 hours.",
+    ),
+    Threshold(
+        # Sizes of downloads are known to within their headers and tokenizer.
+        name="model_store_download_margin_bytes",
+        default=2**30,
+        unit="bytes",
+        meaning="A running download must leave this much free.",
+    ),
+    Threshold(
         name="exhaustion_warning_days",
         default=7.0,
         unit="days",

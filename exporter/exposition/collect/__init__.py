@@ -12,6 +12,7 @@ from exporter.exposition.collect.host import host_samples
 from exporter.exposition.collect.itself import exporter_samples, receiver_samples
 from exporter.exposition.collect.network import network_samples
 from exporter.exposition.collect.sample import Sample
+from exporter.exposition.collect.stores import store_samples
 from exporter.exposition.families import capacity, deployments, devices
 from exporter.snapshot import Snapshot
 
@@ -27,6 +28,8 @@ def samples(snapshot: Snapshot) -> Iterator[Sample]:
     yield devices.GPUS_EXPECTED, (), snapshot.expected_gpus
     yield from host_samples(snapshot)
     yield from network_samples(snapshot)
+    for store in snapshot.stores:
+        yield from store_samples(store)
     if any(one.name == "processes" and one.up for one in snapshot.sources):
         yield deployments.DEPLOYMENTS_RUNNING, (), sum(one.running for one in snapshot.assessment.deployments)
     index = {gpu.identity.uuid: str(gpu.identity.number) for gpu in snapshot.gpus}

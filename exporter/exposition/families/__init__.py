@@ -14,6 +14,7 @@ from exporter.exposition.families import (
     host,
     itself,
     network,
+    stores,
 )
 from exporter.exposition.families.family import Family, Kind
 
@@ -23,6 +24,7 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
     "Devices": devices.FAMILIES,
     "Host": host.FAMILIES,
     "Network": network.FAMILIES,
+    "Stores": stores.FAMILIES,
     "Deployments": deployments.FAMILIES,
     "RAM of a deployment": confined.FAMILIES,
     "Capacity": capacity.FAMILIES,

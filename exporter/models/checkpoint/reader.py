@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from exporter import limited_child
 from exporter.models.checkpoint.tensors import FileIdentity, Header, HeaderError, Problem
 from exporter.models.checkpoint.wire import ANSWER_BYTES, decode, plain_seen
 
@@ -31,7 +31,6 @@ _KEPT = 64
 _KEPT_TENSORS = 200_000  # some 60 MiB
 _TRUSTED_SECONDS = 5.0
 _MOST_STUCK = 4
-_PASSED_ON = ("LD_LIBRARY_PATH", "LANG", "LC_ALL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +134,17 @@ class CheckpointReader:
                     Problem.TIME, f"{len(self._stuck)} readers hang in file systems that do not answer"
                 )
         deadline = time.monotonic() + self._deadline_seconds
-        child = _start(json.dumps(request).encode())
+        try:
+            child = limited_child.start(command(), json.dumps(request).encode())
+        except OSError as error:
+            raise HeaderError(Problem.READER, f"the header reader could not run: {error.strerror}") from None
         try:
             return _collect(child, deadline)
         finally:
-            if child.poll() is None:
-                child.kill()
-                try:
-                    child.wait(timeout=0.2)
-                except subprocess.TimeoutExpired:
-                    # In an uninterruptible call: it is left to the kernel and collected later.
-                    with self._lock:
-                        self._stuck.append(child)
-            assert child.stdout is not None
-            child.stdout.close()
+            if not limited_child.end(child):
+                # In an uninterruptible call: it is left to the kernel and collected later.
+                with self._lock:
+                    self._stuck.append(child)
 
 
 def _is_header(answer: Header | HeaderError) -> TypeGuard[Header]:
@@ -169,52 +165,16 @@ def command() -> list[str]:
     return [sys.executable, "-I", "-m", "exporter.models.checkpoint.reader"]
 
 
-def _start(request: bytes) -> subprocess.Popen[bytes]:
-    # A request in memory instead of a pipe: nothing blocks when the child never reads it.
-    fd = os.memfd_create("request", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, request)
-        os.lseek(fd, 0, os.SEEK_SET)
-        return subprocess.Popen(
-            command(),
-            stdin=fd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-        )
-    except OSError as error:
-        raise HeaderError(Problem.READER, f"the header reader could not run: {error.strerror}") from None
-    finally:
-        os.close(fd)
-
-
 def _collect(child: subprocess.Popen[bytes], deadline: float) -> bytes:
-    assert child.stdout is not None
-    fd = child.stdout.fileno()
-    os.set_blocking(fd, False)
-    pieces: list[bytes] = []
-    size = 0
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0 or not selector.select(left):
-                raise HeaderError(Problem.TIME, "the header reader did not end in time")
-            piece = os.read(fd, 1 << 20)
-            if not piece:
-                break
-            pieces.append(piece)
-            size += len(piece)
-            if size > ANSWER_BYTES:
-                raise HeaderError(Problem.MEMORY, "the headers are larger than the reader may answer")
     try:
-        code = child.wait(timeout=max(deadline - time.monotonic(), 0.1))
-    except subprocess.TimeoutExpired:
+        code, answer = limited_child.collect(child, deadline, ANSWER_BYTES)
+    except limited_child.Late:
         raise HeaderError(Problem.TIME, "the header reader did not end in time") from None
-    if code or not pieces:
+    except limited_child.TooMuch:
+        raise HeaderError(Problem.MEMORY, "the headers are larger than the reader may answer") from None
+    if code or not answer:
         raise _died(code)
-    return b"".join(pieces)
+    return answer
 
 
 def _died(code: int) -> HeaderError:
