@@ -15,6 +15,7 @@ if [ "${1:-}" != demo ]; then
   need prometheus-node-exporter prometheus-node-exporter
   need gcc gcc
   need systemd-analyze systemd
+  command -v chromium-browser >/dev/null 2>&1 || need chromium chromium
   [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 fi
 [ -z "$missing" ] && exit 0
