@@ -213,9 +213,12 @@ def _headroom(status: Plain) -> str:
 
 
 def _length(status: Plain) -> int | None:
-    """Tokens of a request of full length: as it runs, as declared, or as the footprint was worked out."""
+    """Tokens of a request of full length: by the engine's word (llama.cpp's launch states the cache of all
+    slots), as it was launched, as declared, or as the footprint was worked out.
+    """
     declared, running = status["declared"], status["running_as"] or {}
-    said = running.get("max_model_len") or declared["max_model_len"]
+    told = running.get("telemetry") or {}
+    said = told.get("max_model_len") or running.get("max_model_len") or declared["max_model_len"]
     if said:
         return int(said)
     planned = declared["footprint"]["kv_cache"] if declared["footprint"] else {}

@@ -52,6 +52,14 @@ def test_headroom_is_whole_requests_of_full_length(capacity: int, used: int | No
     assert told(dataclasses.replace(R1, kv=KvUse(capacity, used, None))).headroom == text
 
 
+def test_the_engine_s_word_on_the_length_comes_before_that_of_its_launch() -> None:
+    assert RUNNING.telemetry is not None
+    word = dataclasses.replace(RUNNING.telemetry, max_model_len=16_384)
+    slots = dataclasses.replace(RUNNING, telemetry=word)
+    facts = told(dataclasses.replace(R1, running_as=slots, kv=KvUse(65_536, 20_000, None)))
+    assert facts.headroom == "Room for 2 more full-length requests (16,384 tokens each)"
+
+
 def test_a_deployment_that_does_not_run_tells_what_it_would_need_and_hold() -> None:
     idle = DeploymentStatus(R1.declared, "declared_only", frozenset())
     facts = told(idle)
