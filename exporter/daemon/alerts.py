@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +23,12 @@ _SAVE_SECONDS = 60.0
 
 
 class Alerts:
-    """One per daemon. `file` None: nothing is remembered."""
+    """One per daemon. `host` is what this host is called where `alerting.instance` does not say; `file` None:
+    nothing is remembered.
+    """
 
-    def __init__(self, settings: Settings, port: int, file: Path | None) -> None:
-        self._port = port
+    def __init__(self, settings: Settings, host: str, file: Path | None) -> None:
+        self._host = host
         self._file = file
         self._saved_at = float("-inf")
         self._problem: str | None = None
@@ -92,7 +93,7 @@ class Alerts:
         return Links(self._instance(settings), settings.alerting.runbook_base)
 
     def _instance(self, settings: Settings) -> str:
-        return settings.alerting.instance or f"{socket.gethostname()}:{self._port}"
+        return settings.alerting.instance or self._host
 
     def _save(self, standing: dict[str, Any]) -> None:
         if self._file is None:

@@ -8,6 +8,7 @@ import ctypes
 import gc
 import os
 import signal
+import socket
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import fields, replace
@@ -89,7 +90,9 @@ class Service:
                 address=self._settings.web.listen_address,
             )
         alerts_file = paths.alerts_file(self._settings.state)
-        self._alerts = Alerts(self._settings, self._address[1], alerts_file)
+        # Of a host that is played nothing may be told under the name of the real one.
+        host = self._stage.name if self._stage is not None else f"{socket.gethostname()}:{self._address[1]}"
+        self._alerts = Alerts(self._settings, host, alerts_file)
         self._alerts.start(self._settings)
         if self._stage is not None:
             self._spawn(self._stage.play())
