@@ -1,4 +1,5 @@
-"""Keeps watch over the engines of this host: finds them, reads their checkpoints, asks them, joins them.
+"""Keeps watch over the engines of this host: finds them, and joins them with what their checkpoints say
+(`checkpoints.py`), what they say themselves (`telemetry.py`) and what is declared.
 
 Everything slow happens beside the polls: the process table and checkpoints in threads, telemetry in a task.
 A poll takes what was last learned, and never what was learned of a process that is no longer there.
@@ -12,13 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import log
 from exporter.capacity.declaration import Shapes, shape_at
 from exporter.capacity.observation import Declared, Running
 from exporter.capacity.placement import devices_of
+from exporter.daemon.checkpoints import CheckpointWatch
+from exporter.daemon.telemetry import TelemetryWatch
 from exporter.engines.confinement import Confinement, ConfinementReader, of_all
 from exporter.engines.discovery import Discovery, Found, Instance, Key
 from exporter.engines.process import Process, ProcessMemory, ProcessTable
@@ -26,12 +29,10 @@ from exporter.footprint.estimate import DeviceShape, Footprint, HostShape
 from exporter.hardware.gpu import Gpu, Number
 
 if TYPE_CHECKING:
-    from exporter.capacity.checkpoints import Found as Checkpoint
     from exporter.capacity.identity import Identity
     from exporter.capacity.joining import Names
-    from exporter.engines.launch import Launch, Link
-    from exporter.engines.telemetry.reader import TelemetryReader
-    from exporter.engines.telemetry.types import Target, Telemetry, TelemetryResult
+    from exporter.engines.launch import Link
+    from exporter.engines.telemetry.types import Telemetry, TelemetryResult
 
 _log = log.get(__name__)
 
@@ -39,13 +40,6 @@ SCAN_SECONDS = 2.0
 """How long a poll waits for the process table."""
 THOROUGH_SECONDS = 30.0
 """How often every process is looked at again, not only those that are new."""
-ROUND_SECONDS = 2.25
-"""How long one round of questions may last: the deadline of telemetry/client.py, and a little."""
-FIRST_WORD_SECONDS = 0.25
-"""How long a poll waits for an engine that was never asked before."""
-_AGAIN_SECONDS = 60.0
-"""After how long a checkpoint that could not be read is tried again."""
-_FRESH_POLLS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +74,8 @@ class EngineWatch:
         self.state = "up"
         self.seconds = 0.0
         self.errors: Counter[str] = Counter()
-        self.telemetry_seconds = 0.0
-        self.telemetry_errors: Counter[str] = Counter()
+        self.telemetry = TelemetryWatch()
+        self._checkpoints = CheckpointWatch()
         self._table = ProcessTable(proc)
         self._discovery = Discovery(self._table, proc)
         self._confines = ConfinementReader(proc, sys)
@@ -92,11 +86,6 @@ class EngineWatch:
         self._thorough_at = float("-inf")
         # Not the loop's own executor: for that one asyncio waits at the end, also when it never returns.
         self._scanner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="processes")
-        self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
-        self._checkpoints: dict[Key, tuple[float, asyncio.Future[Checkpoint | str]]] = {}
-        self._askers: dict[str, TelemetryReader] = {}
-        self._asking: asyncio.Task[None] | None = None
-        self._results: dict[str, TelemetryResult] = {}
         self._said: dict[Key, Telemetry] = {}
         self._names: Names | None = None
         self._identities: dict[Key, tuple[object, Identity]] = {}
@@ -118,7 +107,7 @@ class EngineWatch:
     @property
     def has_asked(self) -> bool:
         """Whether an engine that runs was asked; how it answered is told of each deployment."""
-        return any(_name(one.server) in self._results for one in self.instances)
+        return self.telemetry.has_asked(self.instances)
 
     def look_for(self, programs: Iterable[str]) -> None:
         """Names of programs to recognise beside those of the engines."""
@@ -170,65 +159,7 @@ class EngineWatch:
 
     async def ask(self, interval_seconds: float) -> None:
         """Take what the engines said last, and begin to ask them again; waits only for a first word."""
-        if self._asking is not None and self._asking.done():
-            self._asking.result()
-            self._asking = None
-        targets = self._targets()
-        if targets and self._asking is None:
-            self._asking = asyncio.create_task(self._read(targets))
-            if any(target.name not in self._results for target in targets):
-                await asyncio.wait([self._asking], timeout=FIRST_WORD_SECONDS)
-        # The next round begins when the slowest engine has answered, or its time is up.
-        oldest = time.monotonic() - _FRESH_POLLS * interval_seconds - ROUND_SECONDS
-        self._results = {name: one for name, one in self._results.items() if one.at >= oldest}
-
-    def _take(self, name: str, result: TelemetryResult) -> None:
-        """One engine's word, as it comes: a silent one keeps nobody else's back."""
-        self._results[name] = result
-        if result.reason is not None:
-            self.telemetry_errors[str(result.reason)] += 1
-
-    async def _read(self, targets: Sequence[Target]) -> None:
-        """Ask all of them at the same time; each has a reader of its own, so that none waits for another."""
-        from exporter.engines.telemetry.reader import AT_ONCE, TelemetryReader
-
-        self._askers = {one.name: self._askers.get(one.name) or TelemetryReader() for one in targets}
-        slots = asyncio.Semaphore(AT_ONCE)
-
-        async def read(target: Target) -> None:
-            async with slots:
-                self._take(target.name, (await self._askers[target.name].read([target]))[target.name])
-
-        started = time.monotonic()
-        await asyncio.gather(*(read(target) for target in targets))
-        self.telemetry_seconds = time.monotonic() - started
-
-    def _targets(self) -> list[Target]:
-        instances = [one for one in self.instances if one.door is not None and not one.orphaned]
-        if not instances:
-            return []
-        from exporter.engines.telemetry.types import Target
-
-        found: dict[str, Target] = {}
-        for one in instances:
-            name, door = _name(one.server), one.door
-            if name in found or door is None:
-                continue
-            try:
-                found[name] = Target(
-                    name=name,
-                    engine=one.engine,
-                    host=door.host,
-                    port=door.port,
-                    version=one.launch.engine_version,
-                    own_address=door.own,
-                    generation=(one.server.pid, one.server.start_ticks),
-                    kv_unified=_is_unified(one.launch),
-                    sleeps_when_idle=one.launch.sleep_idle_seconds is not None,
-                )
-            except ValueError:
-                self.telemetry_errors["address"] += 1
-        return list(found.values())
+        await self.telemetry.ask(self.instances, interval_seconds)
 
     def join(
         self, declared: Sequence[Declared], gpus: Sequence[Gpu], shapes: Shapes, host: HostShape | None
@@ -310,14 +241,14 @@ class EngineWatch:
     def _see(self, instance: Instance, gpus: Sequence[Gpu]) -> _Seen:
         from exporter.capacity.identity import identify, served_name
 
-        result = self._results.get(_name(instance.server)) if instance.door is not None else None
+        result = self.telemetry.result(instance)
         telemetry = result.telemetry if result is not None else None
         if telemetry is not None and instance.engine == "ollama":
             telemetry = self._of_runner(instance, telemetry)
         if telemetry is not None:
             self._said[instance.key] = telemetry
         said = self._said.get(instance.key)
-        checkpoint = self._checkpoint(instance)
+        checkpoint = self._checkpoints.of(instance)
         names = (said.model, said.served_model, said.quantization) if said is not None else None
         basis = (instance.launch, id(checkpoint), names)
         known = self._identities.get(instance.key)
@@ -339,46 +270,9 @@ class EngineWatch:
         if len(loaded) == 1 and len(runners) == 1:
             name = loaded[0].name
         elif loaded:
-            name = self._named_by_files(instance, [one.name for one in loaded])
+            name = self._checkpoints.named_by_files(instance, [one.name for one in loaded])
         length = next((one.context_tokens for one in loaded if one.name == name), None)
         return replace(telemetry, model=name, served_model=name, max_model_len=length)
-
-    def _named_by_files(self, instance: Instance, names: Sequence[str]) -> str | None:
-        """Of the models that Ollama has loaded, the only one that the runner's file may be."""
-        from exporter.models.catalog import UnknownModel, UnknownQuantization, catalog
-
-        checkpoint = self._checkpoint(instance)
-        if checkpoint is None or isinstance(checkpoint, str):
-            return None
-        fitting = []
-        for name in names:
-            try:
-                one = catalog().identify(name, ollama=True)
-            except (UnknownModel, UnknownQuantization):
-                continue
-            if one.model is not None and one.model.architecture == checkpoint.model.architecture:
-                fitting.append(name)
-        return fitting[0] if len(fitting) == 1 else None
-
-    def _checkpoint(self, instance: Instance) -> Checkpoint | str | None:
-        """What the headers of its files say, or why they cannot be read; None while they are read, or when
-        the launch names no files.
-        """
-        from exporter.capacity.identity import is_path
-
-        said = instance.launch.model
-        if said is None or instance.orphaned or not is_path(said):
-            return None
-        path = _reached(instance, said)
-        if path is None:
-            return "not permitted"
-        now = time.monotonic()
-        known = self._checkpoints.get(instance.key)
-        failed = known is not None and known[1].done() and isinstance(known[1].result(), str)
-        if known is None or (failed and now - known[0] > _AGAIN_SECONDS):
-            work = asyncio.get_running_loop().run_in_executor(self._readers, _read_checkpoint, path, said)
-            known = self._checkpoints[instance.key] = (now, work)
-        return known[1].result() if known[1].done() else None
 
     def _expected(
         self, one: _Seen, shapes: Shapes, host: HostShape | None
@@ -455,11 +349,11 @@ class EngineWatch:
         live = {one.key for one in self.instances}
         roots = {one.root for one in self.instances}
         self._started = {root: at for root, at in self._started.items() if root in roots}
-        for table in (self._checkpoints, self._said, self._identities, self._footprints):
+        for table in (self._said, self._identities, self._footprints):
             for key in [key for key in table if key not in live]:
                 del table[key]
-        names = {_name(one.server) for one in self.instances}
-        self._results = {name: one for name, one in self._results.items() if name in names}
+        self._checkpoints.forget(live)
+        self.telemetry.forget(self.instances)
 
 
 def _over_nodes(
@@ -503,35 +397,3 @@ def _running(one: _Seen, footprint: Footprint | None) -> Running:
         network=footprint.network if footprint is not None else None,
         telemetry=None if fresh is None else replace(fresh, model=None, served_model=None, loaded_models=()),
     )
-
-
-def _name(server: Process) -> str:
-    """What a target is called: its process, so that an answer of another one is never taken for its own."""
-    return f"{server.pid}:{server.start_ticks}"
-
-
-def _is_unified(launch: Launch) -> bool:
-    """Whether slots share one cache; where it is not said, they do if their number is left to llama.cpp."""
-    return launch.kv_unified if launch.kv_unified is not None else launch.max_num_seqs is None
-
-
-def _reached(instance: Instance, said: str) -> str | None:
-    """The path under which this process reaches a file that another one names; None where it may not."""
-    if instance.namespace is None or instance.folder is None or said.startswith("~"):
-        return None
-    path = PurePosixPath(said)
-    return f"{instance.namespace}{path if path.is_absolute() else PurePosixPath(instance.folder) / path}"
-
-
-def _read_checkpoint(path: str, said: str) -> Checkpoint | str:
-    """In a thread. A reader of its own: what a daemon needs of headers is their sums, not the headers."""
-    from exporter.capacity.checkpoints import NotRecognised, read_checkpoint
-    from exporter.models.checkpoint.reader import CheckpointReader
-    from exporter.models.checkpoint.tensors import HeaderError
-
-    try:
-        return read_checkpoint(path, CheckpointReader(), said=said)
-    except HeaderError as error:
-        return str(error.kind)
-    except NotRecognised:
-        return "its architecture is not known"

@@ -153,7 +153,7 @@ class Poller:
         sources.append(self._engine_source("processes", self.engines.state, self.engines.errors))
         await self.engines.ask(self.settings.poll.interval)
         if self.engines.has_asked:
-            sources.append(self._engine_source("engines", "up", self.engines.telemetry_errors))
+            sources.append(self._engine_source("engines", "up", self.engines.telemetry.errors))
         shape = host_shape(host) if host else None
         engines = self.engines.join(declared, gpus, self._shapes, shape)
         network = await self.links.read()
@@ -354,7 +354,7 @@ class Poller:
         )
 
     def _engine_source(self, name: str, state: str, errors: Mapping[str, int]) -> Source:
-        seconds = self.engines.seconds if name == "processes" else self.engines.telemetry_seconds
+        seconds = self.engines.seconds if name == "processes" else self.engines.telemetry.seconds
         # Without a declaration nothing need run here, so that silence is no fault.
         expected = bool(self.settings.deployments) or name == "processes"
         return self._source(name, state, seconds, expected=expected, errors=errors)
