@@ -1,10 +1,14 @@
 """What the shipped rules cost a real Prometheus: by default 1,000 hosts with 8 GPUs and 2 deployments each.
 
-    .venv/bin/python benchmarks/rule_evaluation.py [--hosts N] [--minutes N]
+    .venv/bin/python benchmarks/rule_evaluation.py [--hosts N] [--minutes N] [--by-rule]
+    .venv/bin/python benchmarks/rule_evaluation.py --against OTHER.yml [--rounds N]
 
 Every host is a target of its own on one small server; what long windows look back on is written before as
-blocks by promtool: an hour of what is held through gaps, six hours of trends, fifteen days of daily peaks.
-Then Prometheus scrapes every 30 s and evaluates every 30 s, and says itself how long each group took.
+blocks by promtool: six hours of trends, fifteen days of daily peaks. Then Prometheus scrapes every 30 s and
+evaluates every 30 s, and says itself how long each group took.
+
+Where other work shares the machine, look at the least time of a group rather than at its median, or give the
+other rules of a comparison with --against: one Prometheus loads both files by turns.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,8 +26,9 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
@@ -35,16 +42,22 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from prometheus_process import free_port
 from stories import H200, LLAMA_8B, QWEN_7B, Story, vllm
 
+from exporter.capacity.conditions.devices import SLOWDOWNS
 from exporter.capacity.observation import Running
 from exporter.engines.telemetry.types import Telemetry
 from exporter.exposition.collect import samples
 from exporter.exposition.render import Renderer
+from exporter.hardware.gpu import GpuReading
 
 RULES = Path(__file__).parents[1] / "rules" / "deepseek.rules.yml"
 SCRAPE_SECONDS = 30
-HELD = re.compile(r"last_over_time\((\w+)(\{[^}]*\})?\[1h\]\)")
+LOOKED_BACK = re.compile(r"last_over_time\((\w+)(?:\{[^}]*\})?\[15m\] offset")
 LINE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 DAY = 86400
+FRESH_SECONDS = 10
+TAKEN_AT = re.compile(
+    r"^(deepseek_exporter_(?:snapshot|source_last_success)_timestamp_seconds(?:\{.*\})? )\S+$", re.MULTILINE
+)
 
 
 def one_host() -> str:
@@ -58,8 +71,27 @@ def one_host() -> str:
         {},
         running={"a": engine(0.6, 1), "b": engine(0.3, 0)},
     )
-    snapshot = replace(story.at(0), pool="production")
+    snapshot = story.at(0)
+    gpus = tuple(replace(gpu, reading=at_work(gpu.reading)) for gpu in snapshot.gpus)
+    snapshot = replace(snapshot, gpus=gpus, pool="production")
     return Renderer().render(samples(snapshot)).text.decode()
+
+
+def at_work(reading: GpuReading | None) -> GpuReading:
+    """A reading with everything beside memory that NVML tells of a data center GPU (hardware/nvidia.py)."""
+    assert reading is not None
+    reasons = (*SLOWDOWNS, "sw_power_cap", "sync_boost")
+    return replace(
+        reading,
+        utilization_ratio=0.97,
+        memory_bandwidth_utilization_ratio=0.4,
+        power_watts=640.0,
+        power_limit_watts=700.0,
+        energy_joules=1e9,
+        temperature_celsius={"gpu": 61.0, "memory": 72.0},
+        clocks_limited=dict.fromkeys(reasons, False),
+        ecc_errors={"corrected": 0, "uncorrected": 0},
+    )
 
 
 def engine(usage: float, waiting: int) -> Running:
@@ -75,15 +107,23 @@ def engine(usage: float, waiting: int) -> Running:
 
 
 class Targets:
-    """Serves the same bytes to every host's path."""
+    """Serves the same bytes to every host's path, of a snapshot that is never old."""
 
     def __init__(self, text: str) -> None:
-        body = gzip.compress(text.encode(), 1)
+        bodies: dict[int, bytes] = {}
+
+        def fresh() -> bytes:
+            now = int(time.time()) // FRESH_SECONDS * FRESH_SECONDS
+            if now not in bodies:
+                bodies.clear()
+                bodies[now] = gzip.compress(TAKEN_AT.sub(rf"\g<1>{now}", text).encode(), 1)
+            return bodies[now]
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                body = fresh()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.send_header("Content-Encoding", "gzip")
@@ -99,23 +139,24 @@ class Targets:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
 
-def history(text: str, hosts: int, now: int) -> Iterator[str]:
+def history(text: str, hosts: int, now: int, rules: str) -> Iterator[str]:
     """OpenMetrics of what long windows look back on; one family after the other, as the format wants it."""
-    rules = RULES.read_text(encoding="utf-8")
-    held = {name for name, _ in HELD.findall(rules)}
+    back = set(LOOKED_BACK.findall(rules))
     rows: dict[str, list[tuple[str, str]]] = {}
     for line in text.splitlines():
-        if (match := LINE.match(line)) and match[1] in held:
+        if (match := LINE.match(line)) and match[1] in back:
             rows.setdefault(match[1], []).append((match[2] or "", match[3]))
     for family, series in rows.items():
-        yield from block(family, series, hosts, range(now - 3600, now, 60))
+        yield from block(family, series, hosts, range(now - 6 * 3600 - 600, now, 120))
+    # What earlier rules recorded to look back on.
     devices = [(f'gpu="{index}",uuid="GPU-{index}"', f"{120e9 + index}") for index in range(8)]
     for name in (
         "device:deepseek_gpu_memory_committed_bytes:low",
         "device:deepseek_expected_gpu_memory_bytes:sum",
     ):
-        yield from block(name, devices, hosts, range(now - 6 * 3600 - 600, now, 120))
-    # Fewer than the hosts say now: a fleet that serves.
+        if f"{name}[6h]" in rules:
+            yield from block(name, devices, hosts, range(now - 6 * 3600 - 600, now, 120))
+    # Fewer tokens than the hosts say now: a fleet that serves.
     tokens = [('deployment="a"', "1"), ('deployment="b"', "2")]
     yield from block("deployment:deepseek_tokens:sum", tokens, hosts, range(now - 6 * 3600 - 600, now, 120))
     resources = [
@@ -152,9 +193,10 @@ def start(folder: Path, hosts: int, targets: Targets) -> tuple[subprocess.Popen[
         for host in range(hosts)
     ]
     (folder / "targets.json").write_text(json.dumps(found))
+    shutil.copy(RULES, folder / "rules.yml")
     config = {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
-        "rule_files": [str(RULES)],
+        "rule_files": [str(folder / "rules.yml")],
         "scrape_configs": [
             {"job_name": "deepseek", "file_sd_configs": [{"files": [str(folder / "targets.json")]}]}
         ],
@@ -169,6 +211,7 @@ def start(folder: Path, hosts: int, targets: Targets) -> tuple[subprocess.Popen[
                 f"--storage.tsdb.path={folder / 'data'}",
                 "--storage.tsdb.retention.time=60d",
                 f"--web.listen-address=127.0.0.1:{port}",
+                "--web.enable-lifecycle",
             ],
             stdout=log,
             stderr=log,
@@ -191,6 +234,14 @@ def groups_of(port: int) -> list[dict[str, Any]]:
     return groups
 
 
+def reload(port: int, rules: Path) -> None:
+    """Have Prometheus work out the rules of another file, under the name that its configuration has."""
+    url = f"http://127.0.0.1:{port}/-/reload"
+    request = urllib.request.Request(url, data=b"", method="POST")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60):
+        print(f"now {rules}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -198,70 +249,112 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=6.0, help="how long to watch (default %(default)s)")
     parser.add_argument("--slowest", type=int, default=4, help="rules named of each group (%(default)s)")
+    parser.add_argument("--by-rule", action="store_true", help="a table of all rules, the slowest first")
+    parser.add_argument("--against", type=Path, help="another rule file, for the same hosts by turns")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each file (default %(default)s)")
     chosen = parser.parse_args()
     text = one_host()
     now = int(time.time()) // 60 * 60
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        with (folder / "history.om").open("w") as stream:
-            stream.writelines(history(text, chosen.hosts, now))
-            stream.write("# EOF\n")
-        began = time.monotonic()
-        subprocess.run(
-            [
-                *("promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=720h"),
-                *(str(folder / "history.om"), str(folder / "data")),
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        size = (folder / "history.om").stat().st_size
-        print(f"history: {size / 1e6:.0f} MB, {time.monotonic() - began:.0f} s")
-        (folder / "history.om").unlink()
+        files = [RULES, chosen.against] * chosen.rounds if chosen.against else [RULES]
+        rules = "".join(file.read_text(encoding="utf-8") for file in set(files))
+        write_history(folder, history(text, chosen.hosts, now, rules))
         process, port = start(folder, chosen.hosts, Targets(text))
+        seen = {file: Watched() for file in files}
         try:
-            watch(port, chosen.minutes, chosen.slowest)
+            # The first evaluations run while targets are still being found and history is read from the disk.
+            time.sleep(90)
+            for file in files:
+                shutil.copy(file, folder / "rules.yml")
+                reload(port, file)
+                seen[file].watch(port, process.pid, chosen.minutes)
+            said(port)
         finally:
             process.terminate()
             process.wait()
+    for file, watched in seen.items():
+        print(f"\n{file}")
+        watched.print(chosen.slowest, chosen.by_rule)
 
 
-def watch(port: int, minutes: float, slow: int) -> None:
-    """Print, when the time is over, how long each group took and its slowest rules."""
-    took: dict[str, dict[str, float]] = {}
-    rule_took: dict[str, dict[str, float]] = {}
-    ends = time.monotonic() + minutes * 60
-    groups: list[dict[str, Any]] = []
-    # The first evaluations run while targets are still being found and history is read from the disk.
-    warm = time.monotonic() + 120
-    while time.monotonic() < ends:
-        time.sleep(5)
-        try:
-            groups = groups_of(port)
-        except OSError:
-            continue
-        for group in groups if time.monotonic() > warm else ():
-            took.setdefault(group["name"], {})[group["lastEvaluation"]] = group["evaluationTime"]
-            for rule in group["rules"]:
-                rule_took.setdefault(rule["name"], {})[rule["lastEvaluation"]] = rule["evaluationTime"]
+def write_history(folder: Path, lines: Iterable[str]) -> None:
+    """The data folder of a Prometheus that has scraped these hosts before."""
+    with (folder / "history.om").open("w") as stream:
+        stream.writelines(lines)
+        stream.write("# EOF\n")
+    began = time.monotonic()
+    subprocess.run(
+        [
+            *("promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=720h"),
+            *(str(folder / "history.om"), str(folder / "data")),
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    size = (folder / "history.om").stat().st_size
+    print(f"history: {size / 1e6:.0f} MB, {time.monotonic() - began:.0f} s")
+    (folder / "history.om").unlink()
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process until now (proc_pid_stat(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Watched:
+    """How long each group and each rule of a file took, by the time of the evaluation."""
+
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    rules: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    cpu: float = 0.0
+    seconds: float = 0.0
+    failed: set[str] = field(default_factory=set)
+
+    def watch(self, port: int, pid: int, minutes: float) -> None:
+        """Take down what Prometheus tells of its rules, of evaluations that began from now on."""
+        began, cpu, first = time.monotonic(), cpu_seconds(pid), datetime.now(UTC)
+        while time.monotonic() < began + minutes * 60:
+            time.sleep(5)
+            for group in groups_of(port):
+                if datetime.fromisoformat(group["lastEvaluation"][:19] + "+00:00") < first:
+                    continue
+                self.groups.setdefault(group["name"], {})[group["lastEvaluation"]] = group["evaluationTime"]
+                for number, rule in enumerate(group["rules"]):
+                    called = (group["name"], f"{number + 1:2} {rule['name']}")
+                    self.rules.setdefault(called, {})[rule["lastEvaluation"]] = rule["evaluationTime"]
+                    if rule["health"] == "err":
+                        self.failed.add(f"{rule['name']}: {rule['lastError']}")
+        self.cpu += cpu_seconds(pid) - cpu
+        self.seconds += time.monotonic() - began
+
+    def print(self, slow: int, by_rule: bool) -> None:
+        """Each group with its slowest rules, or all rules."""
+        print("rules that failed:", self.failed or "none")
+        medians = {called: median(times.values()) for called, times in self.rules.items()}
+        for name, times in self.groups.items():
+            took = list(times.values())
+            spread = f"median {median(took):5.2f} s, {min(took):5.2f} to {max(took):5.2f} of {len(took)}"
+            own = sorted((-seconds, called[1]) for called, seconds in medians.items() if called[0] == name)
+            named = ", ".join(f"{rule[3:]} {-seconds:.2f}" for seconds, rule in own[:slow])
+            print(f"{name:20} {spread}  ({named})")
+        total = sum(median(times.values()) for times in self.groups.values())
+        least = sum(min(times.values()) for times in self.groups.values())
+        print(f"all groups: {total:.2f} s, the sum of their medians; {least:.2f} s, of the least")
+        print(f"CPU of Prometheus, scrapes too: {self.cpu / self.seconds * 60:.1f} s a minute")
+        for called, seconds in sorted(medians.items(), key=lambda one: -one[1]) if by_rule else ():
+            least = min(self.rules[called].values())
+            print(f"{seconds:7.3f} s, {least:7.3f} at least  {called[0]:20} {called[1]}")
+
+
+def said(port: int) -> None:
+    """Print what was scraped, and what fires."""
     series = ask(port, 'sum(scrape_samples_scraped{job="deepseek"})')
     firing = ask(port, 'count by (alertname) (ALERTS{alertstate="firing"})')
     print(f"series scraped: {int(float(series[0]['value'][1])):,}")
     print("firing:", {one["metric"]["alertname"]: int(float(one["value"][1])) for one in firing})
-    broken = [rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "err"]
-    print("rules that failed:", broken or "none")
-    total = 0.0
-    for group in groups:
-        times = list(took.get(group["name"], {}).values()) or [group["evaluationTime"]]
-        total += median(times)
-        rules = {
-            rule["name"]: median(rule_took.get(rule["name"], {"": 0.0}).values()) for rule in group["rules"]
-        }
-        slowest = sorted(rules.items(), key=lambda one: -one[1])[:slow]
-        named = ", ".join(f"{name} {seconds:.2f}" for name, seconds in slowest)
-        spread = f"median {median(times):5.2f} s, {min(times):5.2f} to {max(times):5.2f} of {len(times)}"
-        print(f"{group['name']:20} {spread}  ({named})")
-    print(f"all groups: {total:.2f} s, the sum of their medians")
 
 
 if __name__ == "__main__":

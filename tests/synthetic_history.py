@@ -174,9 +174,3 @@ def recorded(now: Iterable[Sample]) -> Iterator[Sample]:
             labels = {"job": "deepseek", "pool": pool, "bound": bound}
             value = min(v for (host, b), v in least.items() if b == bound and pools[host] == pool)
             yield "pool:deepseek_gpu_memory_headroom_bytes:min", labels, value
-    for (host, bound), value in least.items():
-        yield (
-            "host:deepseek_gpu_memory_headroom_bytes:min",
-            {"instance": host, "job": "deepseek", "bound": bound},
-            value,
-        )

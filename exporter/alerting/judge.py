@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from exporter.alerting.frame import Frame, Hit, Key
 from exporter.capacity.terms import (
@@ -19,12 +20,14 @@ from exporter.capacity.terms import (
     Expression,
     FromOutside,
     Grown,
+    Outgrows,
     Positive,
     RateAbove,
     Series,
     Some,
     Steady,
     Subject,
+    Unchanged,
     Unless,
     WillExceed,
     Within,
@@ -123,11 +126,19 @@ def _of_the_past(node: Expression, subject: Subject, frame: Frame) -> Hits:
             return _where(ages, lambda age: age > limit if old else age <= limit)
         case WillExceed():
             return dict(_will_exceed(node, subject, frame))
+        case Outgrows():
+            return dict(_outgrows(node, subject, frame))
         case Steady(series, window):
             return {
                 key: hit
                 for key, hit in frame.folded(series, subject).items()
                 if history.is_steady(series, key, now, window, hit.value)
+            }
+        case Unchanged(series, ago):
+            return {
+                key: hit
+                for key, hit in frame.folded(series, subject).items()
+                if history.at_beginning(series, key, now, ago) == hit.value
             }
     raise TypeError(f"no judgement of {type(node).__name__}")
 
@@ -141,6 +152,24 @@ def _will_exceed(node: WillExceed, subject: Subject, frame: Frame) -> Iterator[t
             continue
         ends = [history.line(series, key, now, window, node.ahead_seconds) for window in node.windows_seconds]
         if ends[0] is not None and all(end is not None and end > limits[key].value for end in ends):
+            yield key, Hit(hit.labels, ends[0])
+
+
+def _outgrows(node: Outgrows, subject: Subject, frame: Frame) -> Iterator[tuple[Key, Hit]]:
+    history, now, series = frame.history, frame.now, node.series
+    least, limits = frame.threshold(node.least_growth), frame.folded(node.limit, subject)
+    for key, hit in frame.folded(series, subject).items():
+        known = [history.at_beginning(series, key, now, ago) for ago in node.since_seconds]
+        before = [value for value in known if value is not None]
+        if least is None or len(before) < len(known) or key not in limits or hit.value - before[0] <= least:
+            continue
+        spans = pairwise((*node.since_seconds, 0))
+        paces = [
+            (after - value) / (first - last)
+            for (first, last), (value, after) in zip(spans, pairwise((*before, hit.value)), strict=True)
+        ]
+        ends = [hit.value + pace * node.ahead_seconds for pace in paces]
+        if all(end > limits[key].value for end in ends):
             yield key, Hit(hit.labels, ends[0])
 
 
@@ -161,8 +190,12 @@ def windows(node: Expression) -> Iterator[tuple[Series, float]]:
             yield from windows(part)
         case RateAbove(series, _, window) | Grown(series, window) | Steady(series, window):
             yield series, window
+        case Unchanged(series, ago):
+            yield series, ago
         case WillExceed(series):
             yield from ((series, window) for window in node.windows_seconds)
+        case Outgrows(series):
+            yield from ((series, ago) for ago in node.since_seconds)
     yield from ((one, one.lately_seconds) for one in _named_here(node) if one.lately_seconds)
 
 
@@ -181,7 +214,7 @@ def named(node: Expression) -> Iterator[Series]:
 
 
 def _named_here(node: Expression) -> Iterator[Series]:
-    if isinstance(node, AboveSeries | WillExceed):
+    if isinstance(node, AboveSeries | WillExceed | Outgrows):
         yield node.limit
     if not isinstance(node, AllOf | AnyOf | Unless | Within | FromOutside):
         yield node.series

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import string
 import textwrap
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 from exporter.alerting.records import HOST_LABELS
 from exporter.capacity.terms import (
@@ -22,12 +23,14 @@ from exporter.capacity.terms import (
     Expression,
     FromOutside,
     Grown,
+    Outgrows,
     Positive,
     RateAbove,
     Series,
     Some,
     Steady,
     Subject,
+    Unchanged,
     Unless,
     WillExceed,
     Within,
@@ -37,14 +40,27 @@ from exporter.capacity.terms import (
 _SNAPSHOT_TIME = "deepseek_exporter_snapshot_timestamp_seconds"
 
 
+# A look back finds what was told within this time before: an exporter that was restarted an hour ago, or six,
+# would else make a condition flicker now.
+_LOOK_BACK = "15m"
+
+
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Writes expressions as PromQL. `jobs` is the pattern of the scrape jobs."""
+    """Writes expressions as PromQL. `jobs` is the pattern of the scrape jobs.
+
+    `shared`: comparisons that several conditions make, with the record that has the outcome. `stem`: what the
+    names of records begin with that one condition alone reads.
+    """
 
     jobs: str
+    shared: Mapping[tuple[Expression, Subject], str] = field(default_factory=dict)
+    stem: str = ""
 
     def of(self, node: Expression, subject: Subject) -> str:
         """The expression, true where the condition is."""
+        if (name := self.shared.get((node, subject))) is not None:
+            return name
         match node:
             case FromOutside(promql):
                 return string.Template(promql).substitute(jobs=self.jobs)
@@ -78,11 +94,15 @@ class Writer:
                 return f"{self._age(series)}\n> {_joined()} {self._threshold(threshold)}"
             case WillExceed():
                 return self._will_exceed(node, subject)
+            case Outgrows():
+                return self._outgrows(node, subject)
             case Steady(series, window):
                 name, over = selector_of(series), duration(window)
-                same = f"(max_over_time({name}[{over}]) == min_over_time({name}[{over}]))"
                 # It must be there now too: what is not told any more is not known to be as it was.
-                return f"{same}\nand {name}\nand {name} offset {over}"
+                return f"changes({name}[{over}]) == 0\nand {name}\nand {name} offset {over}"
+            case Unchanged(series, ago):
+                now = subject_only(series, selector_of(series))
+                return f"{now}\n== {on(subject)} group_left () {_before(series, ago, subject)}"
         raise TypeError(f"no PromQL for {type(node).__name__}")
 
     def _all(self, parts: tuple[Expression, ...], subject: Subject) -> str:
@@ -96,7 +116,11 @@ class Writer:
         if isinstance(node, Within):
             return self._nested(node.part, node.subject)
         text = self.of(node, subject)
-        return _bracketed(text) if isinstance(node, AllOf | AnyOf | Unless | WillExceed | Steady) else text
+        return (
+            _bracketed(text)
+            if isinstance(node, AllOf | AnyOf | Unless | WillExceed | Outgrows | Steady | Unchanged)
+            else text
+        )
 
     def _comparison(self, node: Comparison, subject: Subject) -> str:
         observed = subject_only(node.series, self._value(node.series))
@@ -127,6 +151,34 @@ class Writer:
         rise = f"{name} - {name} offset {duration(node.windows_seconds[0])}"
         lines.append(f"({rise} > {_joined()} {self._threshold(node.least_growth)})")
         return f"\nand {same}\n".join(lines)
+
+    def _outgrows(self, node: Outgrows, subject: Subject) -> str:
+        now, same = f"{self.stem}:rising", on(subject)
+        bounds = [
+            *((f"{self.stem}:{_ago(ago)}", ago) for ago in node.since_seconds),
+            (now, 0),
+        ]
+        ends = []
+        for (before, first), (after, last) in pairwise(bounds):
+            grown = f"({after} - {'' if last else f'{same} group_left () '}{before})"
+            pace = f"{node.ahead_seconds} * {grown} / {first - last}"
+            ends.append(f"{now} + {same} group_left () {pace}\n> {same} group_left () {self.stem}:limit")
+        return f"\nand {same}\n".join(ends)
+
+    def rising(self, node: Outgrows, subject: Subject) -> Iterator[tuple[str, str]]:
+        """Records, name and expression, of what has risen, what it was before, and its limit.
+
+        What has not risen, nearly all, is looked at no further: each look at every device of a thousand hosts
+        costs tens of milliseconds.
+        """
+        same, now = on(subject), subject_only(node.series, selector_of(node.series))
+        first = _before(node.series, node.since_seconds[0], subject)
+        least = _bracketed(f"{first}\n+ {_joined()} {self._threshold(node.least_growth)}")
+        yield f"{self.stem}:rising", f"{now}\n> {same} group_left ()\n{least}"
+        only = f"and {same} {self.stem}:rising"
+        for ago in node.since_seconds:
+            yield f"{self.stem}:{_ago(ago)}", f"{_before(node.series, ago, subject)}\n{only}"
+        yield f"{self.stem}:limit", f"{subject_only(node.limit, selector_of(node.limit))}\n{only}"
 
     def _value(self, series: Series) -> str:
         value = selector_of(series)
@@ -168,6 +220,16 @@ def selector_of(series: Series, more: Iterable[str] = ()) -> str:
         *(f"{name}=%q" for name in more),
     ]
     return f"{series.family}{{{', '.join(matchers)}}}" if matchers else series.family
+
+
+def _before(series: Series, seconds_ago: int, subject: Subject) -> str:
+    """What a series was a time ago, of each subject once, whatever it was called by then."""
+    value = f"last_over_time({selector_of(series)}[{_LOOK_BACK}] offset {duration(seconds_ago)})"
+    return f"{series.fold} by ({', '.join((*scrape_labels(subject), *subject.identity))}) ({value})"
+
+
+def _ago(seconds: int) -> str:
+    return f"offset{duration(seconds)}"
 
 
 def _joined() -> str:

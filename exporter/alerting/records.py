@@ -1,7 +1,8 @@
 """What Prometheus records from the metrics: levels upwards, trends and forecasts, and how often.
 
-Names are `level:metric:operation`. Long windows read series that are recorded seldom, since a thousand hosts
-of eight devices would cost seconds otherwise (benchmarks/rule_evaluation.py measures it).
+Names are `level:metric:operation`. What one host knows of itself the daemon adds up, and long windows read
+series that are recorded seldom: a thousand hosts of eight devices would cost seconds otherwise
+(benchmarks/rule_evaluation.py measures it).
 """
 
 from __future__ import annotations
@@ -40,24 +41,12 @@ CAPACITY = Group(
     "capacity",
     (
         Record(
-            "placement:deepseek_expected_gpu_memory_bytes:sum",
-            "sum by (instance, job, deployment, gpu, uuid) (deepseek_expected_gpu_memory_bytes)",
-        ),
-        Record(
             "deployment:deepseek_expected_gpu_memory_bytes:sum",
-            "sum by (instance, job, deployment) (placement:deepseek_expected_gpu_memory_bytes:sum)",
+            "sum by (instance, job, deployment) (deepseek_expected_gpu_memory_sum_bytes)",
         ),
         Record(
             "deployment:deepseek_expected_host_memory_bytes:sum",
             "sum by (instance, job, deployment) (deepseek_expected_host_memory_bytes)",
-        ),
-        Record(
-            "host:deepseek_gpu_memory_headroom_bytes:min",
-            "min by (instance, job, bound) (deepseek_gpu_memory_headroom_bytes)",
-        ),
-        Record(
-            "host:deepseek_gpu_memory_overcommit_ratio:max",
-            "max by (instance, job, bound) (deepseek_gpu_memory_overcommit_ratio)",
         ),
     ),
 )
@@ -77,21 +66,16 @@ FLEET = Group(
         Record(
             # As tight as its tightest rank, on whichever host that is.
             "service:deepseek_gpu_memory_headroom_bytes:min",
-            "min by (job, deployment) (\n"
-            "  group by (instance, job, uuid, deployment) (\n"
-            "    placement:deepseek_expected_gpu_memory_bytes:sum\n  )\n"
-            "  * on (instance, job, uuid) group_left ()\n"
-            '  max without (bound) (deepseek_gpu_memory_headroom_bytes{bound="low"})\n'
-            ")",
+            'min by (job, deployment) (deepseek_deployment_gpu_memory_headroom_min_bytes{bound="low"})',
         ),
         Record("host:deepseek_gpu_info:max", "max by (instance, job, pool) (deepseek_gpu_info)"),
         Record(
             "host:deepseek_gpu_memory_capacity_bytes:sum",
-            f"sum by (instance, job) (deepseek_gpu_memory_capacity_bytes)\n* {_IN_POOL}",
+            f"deepseek_host_gpu_memory_capacity_bytes\n* {_IN_POOL}",
         ),
         Record(
             "host:deepseek_gpu_memory_committed_bytes:sum",
-            f"sum by (instance, job, bound) (deepseek_gpu_memory_committed_bytes)\n* {_IN_POOL}",
+            f"deepseek_host_gpu_memory_committed_bytes\n* {_IN_POOL}",
         ),
         Record(
             "pool:deepseek_gpu_memory_capacity_bytes:sum",
@@ -109,11 +93,11 @@ FLEET = Group(
         ),
         Record(
             "pool:deepseek_gpu_memory_headroom_bytes:min",
-            f"min by (job, pool, bound) (\nhost:deepseek_gpu_memory_headroom_bytes:min\n* {_IN_POOL}\n)",
+            f"min by (job, pool, bound) (\ndeepseek_host_gpu_memory_headroom_min_bytes\n* {_IN_POOL}\n)",
         ),
         Record(
             "fleet:deepseek_gpu_memory_headroom_bytes:min",
-            "min by (job, bound) (host:deepseek_gpu_memory_headroom_bytes:min)",
+            "min by (job, bound) (deepseek_host_gpu_memory_headroom_min_bytes)",
         ),
         Record(
             "fleet:deepseek_host_memory_headroom_bytes:min",
@@ -125,14 +109,6 @@ FLEET = Group(
 TRENDS = Group(
     "trends",
     (
-        Record(
-            "device:deepseek_gpu_memory_committed_bytes:low",
-            'max without (bound) (deepseek_gpu_memory_committed_bytes{bound="low"})',
-        ),
-        Record(
-            "device:deepseek_expected_gpu_memory_bytes:sum",
-            "sum by (instance, job, gpu, uuid) (placement:deepseek_expected_gpu_memory_bytes:sum)",
-        ),
         Record(
             "store:deepseek_model_store_occupied_bytes:max",
             "max by (instance, job, store) (deepseek_model_store_occupied_bytes)",
@@ -160,7 +136,7 @@ FORECAST = Group(
         _peak(
             "gpu_memory",
             "max without (bound) (\n"
-            'max_over_time(host:deepseek_gpu_memory_overcommit_ratio:max{bound="low"}[10m])\n)',
+            'max_over_time(deepseek_host_gpu_memory_overcommit_max_ratio{bound="low"}[10m])\n)',
         ),
         _peak(
             "ram",

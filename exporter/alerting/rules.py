@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TypedDict
 
-from exporter.alerting.promql import Writer, duration, on, over, scrape_labels, selector_of, subject_only
+from exporter.alerting.promql import Writer, duration, on, over, scrape_labels, selector_of
 from exporter.alerting.records import CAPACITY, GROUPS, Record
 from exporter.capacity.conditions import CONDITIONS
 from exporter.capacity.terms import (
     HOLD_SECONDS,
+    Above,
     AllOf,
     AnyOf,
     Comparison,
@@ -25,8 +28,10 @@ from exporter.capacity.terms import (
     Fact,
     Fold,
     Form,
+    Outgrows,
     Steady,
     Subject,
+    Unchanged,
     Unless,
     WillExceed,
     Within,
@@ -75,15 +80,16 @@ class PackOptions:
 
 def rule_file(conditions: Iterable[Condition] = CONDITIONS, options: PackOptions | None = None) -> RuleFile:
     """The whole pack: in each group first what is recorded, then the alerts that read it."""
-    chosen = options or PackOptions()
+    chosen, listed = options or PackOptions(), tuple(conditions)
     alerts: dict[str, list[RecordingRule | AlertingRule]] = {}
-    for condition in conditions:
+    for condition in listed:
         alerts.setdefault(group_of(condition), []).extend(rules_of(condition, chosen))
     groups: list[RuleGroup] = []
     for group in GROUPS:
         rules: list[RecordingRule | AlertingRule] = [*map(_recording, group.records)]
         if group is CAPACITY:
-            rules += map(_recording, _seen_records())
+            rules += map(_recording, _shared_records(chosen))
+        rules += map(_recording, _speaks_records([one for one in listed if group_of(one) == group.name]))
         rules += alerts.pop(group.name, [])
         written: RuleGroup = {"name": f"deepseek-{group.name}"}
         if group.interval_seconds:
@@ -105,15 +111,10 @@ def group_of(condition: Condition) -> str:
 
 
 def _looks_back(node: Expression) -> bool:
-    """Whether it reads long windows, which are cheap only from a series that is recorded seldom."""
-    match node:
-        case AllOf(parts) | AnyOf(parts):
-            return any(_looks_back(part) for part in parts)
-        case Unless(base, exempt):
-            return _looks_back(base) or _looks_back(exempt)
-        case Within(part):
-            return _looks_back(part)
-    return isinstance(node, WillExceed | Steady)
+    """Whether it looks back for hours, which costs more than the present does and is no haste."""
+    return any(
+        isinstance(part, WillExceed | Outgrows | Steady | Unchanged) for part, _ in _parts(node, Subject.HOST)
+    )
 
 
 def _recording(record: Record) -> RecordingRule:
@@ -124,11 +125,19 @@ def _recording(record: Record) -> RecordingRule:
 
 
 def rules_of(condition: Condition, options: PackOptions) -> list[RecordingRule | AlertingRule]:
-    """One condition as an alerting rule, after the record of its state where it keeps that through gaps."""
-    alert = alerting_rule(condition, options)
-    if not condition.held:
-        return [alert]
-    return [{"record": _holds(condition), "expr": expression(condition, options)}, alert]
+    """One condition as an alerting rule, after the records that it alone reads: of what rises, and of its
+    state where it keeps that through gaps.
+    """
+    writer = _writer(condition, options)
+    rules: list[RecordingRule | AlertingRule] = [
+        {"record": name, "expr": expr}
+        for node, subject in _parts(condition.expression, condition.subject)
+        if isinstance(node, Outgrows)
+        for name, expr in writer.rising(node, subject)
+    ]
+    if condition.held:
+        rules.append({"record": _holds(condition), "expr": expression(condition, options)})
+    return [*rules, alerting_rule(condition, options)]
 
 
 def alerting_rule(condition: Condition, options: PackOptions) -> AlertingRule:
@@ -154,26 +163,37 @@ def expression(condition: Condition, options: PackOptions) -> str:
     Present data alone can start it, so a gap never fires. While data are missing, what fires already goes on
     for `HOLD_SECONDS`; the alert's own series is the memory of "fires already". One that is kept firing
     beyond its end must not be revived by a gap, so whether it held at last sight is recorded with its value,
-    and the record reads itself. All of it looks at present samples only: ranges over every device would cost
-    seconds.
+    and the record reads itself. What tells a gap is looked up once for all alerts, and only of what they
+    speak of: every device once more for every alert would cost seconds.
     """
-    now = Writer(options.jobs).of(condition.expression, condition.subject)
+    now = _writer(condition, options).of(condition.expression, condition.subject)
     if not condition.held:
         return now
-    before = f"{_holds(condition)}\nand {on(condition.subject)} {_firing(condition)}"
+    group = group_of(condition)
     witnesses = _witnesses(condition)
-    seen = "".join(f"and {on(one.subject)} {seen_record(one)}\n" for one in witnesses)
-    present = " and ".join(
-        (f"{on(one.subject)} " if number else "") + selector_of(one.series)
-        for number, one in enumerate(witnesses)
+    names = [(one, speaks_record(one, group)) for one in witnesses]
+    seen = "".join(f"and {on(one.subject)} last_over_time({name}[{_HOLD}])\n" for one, name in names)
+    speaking = " and ".join(
+        (f"{on(one.subject)} " if number else "") + name for number, (one, name) in enumerate(names)
     )
-    bracketed = f"({present})" if len(witnesses) > 1 else present
-    return f"{now}\nor\n{before}\n{seen}unless {on(witnesses[0].subject)} {bracketed}"
+    bracketed = f"({speaking})" if len(names) > 1 else speaking
+    return (
+        f"{now}\nor\n{_holds(condition)}\nand {on(condition.subject)} {_firing(condition)}\n"
+        f"{seen}unless {on(witnesses[0].subject)} {bracketed}"
+    )
 
 
-def seen_record(witness: Witness) -> str:
-    """Name of the record that is there while a witness speaks, and for `HOLD_SECONDS` after it spoke last."""
-    return f"{witness.subject.value}:{witness.series.family}:seen{_HOLD}"
+def speaks_record(witness: Witness, group: str) -> str:
+    """Name of the record that is there while a witness speaks of a subject that has an alert.
+
+    Each group has its own, made at the same time as what reads it: that of another group could still say that
+    a witness speaks which has just fallen silent. It knows an alert from the evaluation on that follows its
+    first one, so one that waits for nothing is held through a gap only when it has been there twice.
+    """
+    chosen = "_".join(value for _, value in witness.series.labels)
+    pace = next(one.interval_seconds for one in GROUPS if one.name == group)
+    word = "_".join(part for part in (chosen, "speaks") if part) + (duration(pace) if pace else "")
+    return f"{witness.subject.value}:{witness.series.family}:{word}"
 
 
 def _witnesses(condition: Condition) -> list[Witness]:
@@ -189,21 +209,71 @@ def _witnesses(condition: Condition) -> list[Witness]:
     return [Witness(compared.series, condition.subject)]
 
 
+def _stem(condition: Condition) -> str:
+    """What the names of a condition's own records begin with."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", condition.name.removeprefix("DeepSeek")).lower()
+    return f"{condition.subject.value}:deepseek_{words}"
+
+
 def _holds(condition: Condition) -> str:
     """Name of the record of where a condition holds, or held at last sight."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", condition.name.removeprefix("DeepSeek")).lower()
-    return f"{condition.subject.value}:deepseek_{words}:holds"
+    return f"{_stem(condition)}:holds"
 
 
-def _seen_records() -> Iterable[Record]:
-    """What tells whether each witness spoke within `HOLD_SECONDS`: by its last sample's time, carried on."""
-    witnesses: dict[str, Witness] = {}
-    for condition in CONDITIONS:
+def _writer(condition: Condition, options: PackOptions) -> Writer:
+    return Writer(options.jobs, _shared(), _stem(condition))
+
+
+@cache
+def _shared() -> dict[tuple[Expression, Subject], str]:
+    """Comparisons with a threshold that more than one alert about the present makes, each with the name of
+    the record that has what is above: the devices are gone through once.
+    """
+    made = Counter(
+        part
+        for condition in CONDITIONS
+        if group_of(condition) == CAPACITY.name
+        for part in dict.fromkeys(_parts(condition.expression, condition.subject))
+        if isinstance(part[0], Above)
+    )
+    return {part: _above(*part) for part, times in made.items() if times > 1}
+
+
+def _above(node: Expression, subject: Subject) -> str:
+    assert isinstance(node, Above)
+    word = "_".join((*(value for _, value in node.series.labels), "above"))
+    return f"{subject.value}:{node.series.family}:{word}"
+
+
+def _shared_records(options: PackOptions) -> Iterable[Record]:
+    for (node, subject), name in _shared().items():
+        yield Record(name, Writer(options.jobs).of(node, subject))
+
+
+def _parts(node: Expression, subject: Subject) -> Iterator[tuple[Expression, Subject]]:
+    """Every expression within one, itself included, with the subject of which it is judged."""
+    yield node, subject
+    match node:
+        case AllOf(parts) | AnyOf(parts):
+            for part in parts:
+                yield from _parts(part, subject)
+        case Unless(base, exempt):
+            yield from _parts(base, subject)
+            yield from _parts(exempt, subject)
+        case Within(part, wider):
+            yield from _parts(part, wider)
+
+
+def _speaks_records(conditions: Iterable[Condition]) -> Iterable[Record]:
+    """What tells whether each witness speaks, of subjects that have an alert: a few of all that there are."""
+    told: dict[str, tuple[Witness, list[str]]] = {}
+    for condition in conditions:
         for one in _witnesses(condition) if condition.held else ():
-            witnesses.setdefault(seen_record(one), one)
-    for name, witness in witnesses.items():
-        at = subject_only(witness.series, f"timestamp({witness.series.family})")
-        yield Record(name, f"{at}\nor\n({name} > time() - {HOLD_SECONDS})")
+            told.setdefault(speaks_record(one, group_of(condition)), (one, []))[1].append(condition.name)
+    for name, (witness, alerts) in told.items():
+        of = ", ".join((*scrape_labels(witness.subject), *witness.subject.identity))
+        theirs = f'group by ({of}) (ALERTS{{alertname=~"{"|".join(dict.fromkeys(alerts))}"}})'
+        yield Record(name, f"{theirs}\nand {on(witness.subject)} {selector_of(witness.series)}")
 
 
 def _firing(condition: Condition) -> str:

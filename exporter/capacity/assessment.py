@@ -58,6 +58,13 @@ class Commitment:
         return {bound: size / self.capacity for bound, size in self.committed.items()}
 
     @property
+    def pending_ratio(self) -> dict[str, float]:
+        """The `overcommit_ratio` of the bounds at which something is still to be loaded."""
+        return {
+            bound: ratio for bound, ratio in self.overcommit_ratio.items() if getattr(self.pending, bound) > 0
+        }
+
+    @property
     def optional_ratio(self) -> dict[str, float]:
         """What `overcommit_ratio` would be if the largest optional deployment started, where there is one."""
         if self.optional is None or self.capacity <= 0:

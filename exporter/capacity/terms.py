@@ -232,11 +232,35 @@ class WillExceed:
 
 
 @dataclass(frozen=True, slots=True)
+class Outgrows:
+    """True where the series, at the pace of each of several spans of time, is above the limit in
+    `ahead_seconds`, and has risen by more than the threshold since the first one's beginning.
+
+    The spans follow each other: (6 h, 1 h) are the five hours until an hour ago, and the last one. A step
+    falls into one of them only. What was when each of them began must be known. The value is the first one's.
+    """
+
+    series: Series
+    limit: Series
+    least_growth: str
+    since_seconds: tuple[int, ...]
+    ahead_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Steady:
     """True where the sum of the series has not changed within the window, and was there at its beginning."""
 
     series: Series
     window_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """True where the series is what it was so long ago; it must have been there."""
+
+    series: Series
+    ago_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +314,9 @@ Expression: TypeAlias = (
     | AgedAtMost
     | AgedAtLeast
     | WillExceed
+    | Outgrows
     | Steady
+    | Unchanged
     | Within
     | AllOf
     | AnyOf

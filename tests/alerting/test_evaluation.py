@@ -97,13 +97,7 @@ class TestLife:
         assert not host.see(ratio(1.2), 60).changed
 
     def test_critical_comes_first_and_firing_before_pending(self, host: Host) -> None:
-        held = [("other", "other"), ("r1", "deployment")]
-        foreign = [
-            reading(
-                "deepseek_gpu_memory_held_bytes", 5 * GIB, *DEVICE, ("holder", name), ("holder_kind", kind)
-            )
-            for name, kind in held
-        ]
+        foreign = [reading("deepseek_gpu_memory_foreign_bytes", 5 * GIB, *DEVICE)]
         lost = [reading("deepseek_gpu_up", 0, ("gpu", "1"), ("uuid", "GPU-a1"))]
         host.see([*foreign, reading("deepseek_gpu_memory_total_bytes", 80 * GIB, *DEVICE)], 700)
         host.see([*foreign, *ratio(1.2)], 130)

@@ -33,7 +33,8 @@ RECORDED = {item["record"]: item for item in ALL if "record" in item}
 RECORD_NAME = re.compile(
     r"(?:placement|place|device|deployment|service|host|pool|fleet|resource|store)"
     r":deepseek_\w+"
-    r":(?:sum|min|max|count|low|n_minus_1|max10m|max1d|count15d|deriv14d|r2_14d|seen1h|holds)"
+    r":(?:sum|min|max|count|low|n_minus_1|max10m|max1d|count15d|deriv14d|r2_14d"
+    r"|holds|(?:low_|high_)?(?:above|speaks(?:2m)?)|rising|offset\d+[mh]|limit)"
 )
 SERIES_NAME = re.compile(r"(?<![\w:])(?:\w+:)?deepseek_\w+(?::\w+)?(?![\w:])")
 # The exporter is scraped every 15 s in the example, and some people halve that: 30 s.
@@ -142,7 +143,7 @@ def test_every_comparison_of_two_series_says_what_they_share(item: Rule) -> None
     for operator, right in re.findall(r"(?<![=!<>])(==|<=|>=|<|>)\s*(\S+)", item["expr"]):
         if right.startswith("deepseek_exporter_snapshot_timestamp_seconds{"):
             assert operator == "=="  # one series with its own past
-        elif not right.startswith("min_over_time("):  # likewise
+        else:
             assert re.fullmatch(r"on|time\(\)|-?[\d.]+\)*", right), right
 
 
@@ -227,8 +228,29 @@ def test_the_generator_takes_the_same_options() -> None:
 
 def test_a_level_is_compared_with_the_threshold_of_its_own_host() -> None:
     assert '> on (instance, job) group_left () deepseek_threshold{name="vram_overcommit_ratio"}' in whole(
-        "DeepSeekVramOvercommitted"
+        "DeepSeekVramOvercommitLikely"
     )
+
+
+def test_what_two_alerts_compare_is_compared_once() -> None:
+    # Else the devices of all hosts would be gone through for each of them.
+    above = "device:deepseek_gpu_memory_overcommit_ratio:low_above"
+    assert 'deepseek_threshold{name="vram_overcommit_ratio"}' in RECORDED[above]["expr"]
+    for name in ("DeepSeekVramOvercommitted", "DeepSeekVramRolloutOverlap"):
+        assert whole(name).startswith(above)
+        assert '{bound="low"}' not in whole(name)
+
+
+def test_what_tells_a_gap_is_looked_up_once_in_each_group() -> None:
+    # The witnesses are one sample a device; an alert reads only what is left of them where something stands.
+    for item in ALL:
+        if "speaks" not in item.get("record", ""):
+            held = item["expr"].split("\nor\n")[-1] if ":holds" in item["expr"] else ""
+            assert all(":" in name for name in SERIES_NAME.findall(held)), item
+    for group in rule_file()["groups"]:
+        rules: list[Rule] = [*group["rules"]]
+        speaks = [item["expr"].split("\nand ")[1] for item in rules if "speaks" in item.get("record", "")]
+        assert len(set(speaks)) == len(speaks)
 
 
 def test_state_is_kept_only_where_the_condition_says_so() -> None:
@@ -239,17 +261,17 @@ def test_state_is_kept_only_where_the_condition_says_so() -> None:
 
 def test_what_has_a_witness_goes_on_only_while_that_is_silent() -> None:
     assert whole("DeepSeekForeignVram").endswith(
-        "and on (instance, job, uuid) device:deepseek_gpu_memory_total_bytes:seen1h\n"
-        "unless on (instance, job, uuid) deepseek_gpu_memory_total_bytes"
+        "and on (instance, job, uuid) last_over_time(device:deepseek_gpu_memory_total_bytes:speaks[1h])\n"
+        "unless on (instance, job, uuid) device:deepseek_gpu_memory_total_bytes:speaks"
     )
 
 
 def test_what_has_two_witnesses_goes_on_while_either_is_silent() -> None:
     assert whole("DeepSeekVramBelowExpected").endswith(
-        "and on (instance, job, uuid) device:deepseek_gpu_memory_total_bytes:seen1h\n"
-        "and on (instance, job) host:deepseek_deployments_running:seen1h\n"
-        "unless on (instance, job, uuid) (deepseek_gpu_memory_total_bytes"
-        " and on (instance, job) deepseek_deployments_running)"
+        "and on (instance, job, uuid) last_over_time(device:deepseek_gpu_memory_total_bytes:speaks[1h])\n"
+        "and on (instance, job) last_over_time(host:deepseek_deployments_running:speaks[1h])\n"
+        "unless on (instance, job, uuid) (device:deepseek_gpu_memory_total_bytes:speaks"
+        " and on (instance, job) host:deepseek_deployments_running:speaks)"
     )
 
 

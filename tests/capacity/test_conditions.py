@@ -27,6 +27,7 @@ from exporter.capacity.terms import (
     Expression,
     Form,
     FromOutside,
+    Outgrows,
     RateAbove,
     Series,
     Severity,
@@ -70,7 +71,7 @@ def named(condition: Condition) -> list[Series]:
     for leaf, _ in leaves(condition.expression, condition.subject):
         if not isinstance(leaf, FromOutside):
             found.append(leaf.series)
-        if isinstance(leaf, AboveSeries | WillExceed):
+        if isinstance(leaf, AboveSeries | WillExceed | Outgrows):
             found.append(leaf.limit)
     return found
 
@@ -90,7 +91,7 @@ def thresholds_of(condition: Condition) -> set[str]:
     for leaf, _ in leaves(condition.expression, condition.subject):
         if isinstance(leaf, with_one):
             found.add(leaf.threshold)
-        elif isinstance(leaf, WillExceed):
+        elif isinstance(leaf, WillExceed | Outgrows):
             found.add(leaf.least_growth)
         elif isinstance(leaf, FromOutside):
             found |= set(re.findall(r'deepseek_threshold\{name="(\w+)"\}', leaf.promql))

@@ -62,7 +62,7 @@ def test_a_lost_device_keeps_its_identity_and_loses_its_values() -> None:
         for family, labels, value in samples(FULL)
         if UUIDS[1] in labels[:3] and labels[0] != "1:3"
     }
-    expectations = {deployments.EXPECTED_GPU}
+    expectations = {deployments.EXPECTED_GPU, deployments.EXPECTED_GPU_SUM}
     assert of_lost.keys() - expectations == {
         devices.GPU_INFO,
         devices.GPU_UP,

@@ -31,6 +31,7 @@ WITHOUT_UNIT = {
     "deepseek_gpu_healthy",
     "deepseek_gpu_state",
     "deepseek_gpu_clocks_limited",
+    "deepseek_gpu_clocks_limited_by_fault",
     "deepseek_gpu_mig_enabled",
     "deepseek_gpu_mig_slices",
     "deepseek_gpu_xid_errors_total",

@@ -128,11 +128,7 @@ CONDITIONS: tuple[Condition, ...] = (
             (
                 # A slowdown comes and goes within seconds, and so does work between two requests.
                 EqualTo(
-                    Series(
-                        "deepseek_gpu_clocks_limited",
-                        choices=(("reason", SLOWDOWNS),),
-                        lately_seconds=2 * MINUTE,
-                    ),
+                    Series("deepseek_gpu_clocks_limited_by_fault", lately_seconds=2 * MINUTE),
                     1,
                 ),
                 Above(

@@ -20,19 +20,19 @@ from exporter.capacity.terms import (
     Fact,
     Fold,
     Form,
+    Outgrows,
     Series,
     Severity,
-    Some,
-    Steady,
     Subject,
+    Unchanged,
     Unless,
-    WillExceed,
     Witness,
 )
 
 _OVERCOMMIT = "deepseek_gpu_memory_overcommit_ratio"
 _SETTLED = "deepseek_gpu_memory_overcommit_settled_ratio"
 _WITH_OPTIONAL = "deepseek_gpu_memory_overcommit_optional_ratio"
+_WITH_PENDING = "deepseek_gpu_memory_overcommit_pending_ratio"
 _PENDING = "deepseek_gpu_memory_pending_bytes"
 _HELD = "deepseek_gpu_memory_held_bytes"
 
@@ -76,12 +76,7 @@ CONDITIONS: tuple[Condition, ...] = (
         expression=AnyOf(
             (
                 Above(Series(_OVERCOMMIT, BOUND_HIGH), "vram_overcommit_ratio"),
-                AllOf(
-                    (
-                        Above(Series(_OVERCOMMIT, BOUND_HIGH), "vram_overcommit_near_ratio"),
-                        Some(Series(_PENDING, BOUND_HIGH)),
-                    )
-                ),
+                Above(Series(_WITH_PENDING, BOUND_HIGH), "vram_overcommit_near_ratio"),
                 Above(Series(_WITH_OPTIONAL, BOUND_HIGH), "vram_overcommit_ratio"),
             )
         ),
@@ -150,32 +145,11 @@ CONDITIONS: tuple[Condition, ...] = (
         name="DeepSeekForeignVram",
         severity=Severity.WARNING,
         subject=Subject.DEVICE,
-        expression=AllOf(
-            (
-                Above(
-                    Series(
-                        _HELD,
-                        choices=(("holder_kind", ("other", "unattributed")),),
-                        folded=("holder",),
-                        fold=Fold.SUM,
-                    ),
-                    "foreign_vram_bytes",
-                ),
-                AnyOf(
-                    (
-                        Some(
-                            Series(
-                                "deepseek_expected_gpu_memory_bytes",
-                                recorded="placement:deepseek_expected_gpu_memory_bytes:sum",
-                            )
-                        ),
-                        Some(Series(_HELD, (("holder_kind", "deployment"),))),
-                    )
-                ),
-            )
-        ),
+        # Only devices that serve, or are promised to a deployment, have it.
+        expression=Above(Series("deepseek_gpu_memory_foreign_bytes"), "foreign_vram_bytes"),
         for_seconds=10 * MINUTE,
         keep_firing_for_seconds=0,
+        keeps_state=True,
         witnesses=(DEVICE_SPEAKS,),
         summary=(
             "GPU {gpu} of {host} has foreign memory: {other} of processes that belong to no deployment, "
@@ -201,25 +175,16 @@ CONDITIONS: tuple[Condition, ...] = (
         subject=Subject.DEVICE,
         expression=AllOf(
             (
-                WillExceed(
-                    Series(
-                        "deepseek_gpu_memory_committed_bytes",
-                        BOUND_LOW,
-                        recorded="device:deepseek_gpu_memory_committed_bytes:low",
-                    ),
+                Outgrows(
+                    Series("deepseek_gpu_memory_committed_bytes", BOUND_LOW),
                     Series("deepseek_gpu_memory_capacity_bytes"),
                     "vram_growth_bytes",
-                    windows_seconds=(6 * HOUR, HOUR),
+                    since_seconds=(6 * HOUR, HOUR),
                     ahead_seconds=4 * HOUR,
                 ),
                 # A model that was placed is a step, not growth.
-                Steady(
-                    Series(
-                        "deepseek_expected_gpu_memory_bytes",
-                        folded=("deployment", "component"),
-                        fold=Fold.SUM,
-                        recorded="device:deepseek_expected_gpu_memory_bytes:sum",
-                    ),
+                Unchanged(
+                    Series("deepseek_expected_gpu_memory_sum_bytes", folded=("deployment",), fold=Fold.SUM),
                     6 * HOUR,
                 ),
             )
@@ -234,10 +199,11 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         description=prose(
             """
-            What is committed on this device has grown for six hours and for the last one, without
-            a new model, and the straight line through either ends above what the device can give
-            within four hours. First action: see who grows (board, 'Held by'): a deployment above
-            its expectation leaks and is restarted at a quiet hour; a stranger is asked.
+            What is committed on this device grew until an hour ago and in the last hour, without a
+            new model, and at the pace of the five hours before as at that of the last one it ends
+            above what the device can give within four hours. First action: see who grows (board,
+            'Held by'): a deployment above its expectation leaks and is restarted at a quiet hour;
+            a stranger is asked.
             """
         ),
         facts=(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from exporter.capacity.alert import Alert
+from exporter.capacity.strangers import foreign_bytes
 from exporter.exposition.collect.confined import confined_samples
-from exporter.exposition.collect.deployments import deployment_samples
+from exporter.exposition.collect.deployments import deployment_samples, tightest
 from exporter.exposition.collect.devices import device_samples
 from exporter.exposition.collect.host import host_samples
 from exporter.exposition.collect.itself import exporter_samples, receiver_samples
@@ -33,8 +34,12 @@ def samples(snapshot: Snapshot) -> Iterator[Sample]:
     if any(one.name == "processes" and one.up for one in snapshot.sources):
         yield deployments.DEPLOYMENTS_RUNNING, (), sum(one.running for one in snapshot.assessment.deployments)
     index = {gpu.identity.uuid: str(gpu.identity.number) for gpu in snapshot.gpus}
+    for uuid, size in foreign_bytes(snapshot.assessment).items():
+        if uuid in index:
+            yield capacity.FOREIGN, (index[uuid], uuid), size
     for status in snapshot.assessment.deployments:
         yield from deployment_samples(status, index)
+        yield from tightest(status, snapshot.assessment.devices)
     yield from confined_samples(snapshot)
     for name, value in snapshot.thresholds.items():
         yield capacity.THRESHOLD, (name,), value

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from exporter.capacity.assessment import Commitment
 from exporter.exposition.collect.sample import Sample
-from exporter.exposition.families import Family
+from exporter.exposition.families import Family, capacity
 
 
 def commitment_samples(
@@ -21,3 +21,16 @@ def commitment_samples(
         yield headroom, (*labels, bound), size
     for bound, ratio in commitment.overcommit_ratio.items():
         yield overcommit, (*labels, bound), ratio
+
+
+def devices_together(commitments: Collection[Commitment]) -> Iterator[Sample]:
+    """All devices of the host that gave a reading, and the fullest of them: what rules read of many hosts."""
+    if not commitments:
+        return
+    yield capacity.DEVICES_CAPACITY, (), sum(one.capacity for one in commitments)
+    for bound in ("low", "high"):
+        yield capacity.DEVICES_COMMITTED, (bound,), sum(getattr(one.committed, bound) for one in commitments)
+        yield capacity.DEVICES_HEADROOM, (bound,), min(getattr(one.headroom, bound) for one in commitments)
+        ratios = [one.overcommit_ratio[bound] for one in commitments if one.overcommit_ratio]
+        if ratios:
+            yield capacity.DEVICES_OVERCOMMIT, (bound,), max(ratios)

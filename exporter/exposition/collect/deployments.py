@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from exporter.capacity.assessment import DeploymentStatus
+from exporter.capacity.assessment import Commitment, DeploymentStatus
 from exporter.capacity.observation import Running
 from exporter.exposition.collect.sample import Sample
 from exporter.exposition.families import deployments, itself
@@ -45,6 +45,15 @@ def deployment_samples(status: DeploymentStatus, index: Mapping[str, str]) -> It
             yield deployments.KV_SHORTFALL, name, missing
     if kv.full_length_sequences is not None:
         yield deployments.FULL_LENGTH, name, kv.full_length_sequences
+
+
+def tightest(status: DeploymentStatus, devices: Mapping[str, Commitment]) -> Iterator[Sample]:
+    """Headroom of the fullest device that a deployment has a place on, of those that gave a reading."""
+    declared = status.declared
+    places = [devices[uuid] for uuid in declared.ranks if uuid in devices] if declared.footprint else []
+    for bound in ("low", "high") if places else ():
+        least = min(getattr(one.headroom, bound) for one in places)
+        yield deployments.TIGHTEST_HEADROOM, (declared.name, bound), least
 
 
 def _described(status: DeploymentStatus) -> tuple[str, ...]:
@@ -125,6 +134,9 @@ def _expected(status: DeploymentStatus, index: Mapping[str, str]) -> Iterator[Sa
                 sizes[uuid, component] = sizes.get((uuid, component), 0) + term.expected_bytes
     for (uuid, component), size in sizes.items():
         yield deployments.EXPECTED_GPU, (*name, index[uuid], uuid, component), size
+    for uuid in dict.fromkeys(uuid for uuid, _ in sizes):
+        whole = sum(size for (of, _), size in sizes.items() if of == uuid)
+        yield deployments.EXPECTED_GPU_SUM, (*name, index[uuid], uuid), whole
     for component, term in footprint.host.components.items():
         bases.setdefault(component, term.basis)
         yield deployments.EXPECTED_HOST, (*name, component), term.expected_bytes

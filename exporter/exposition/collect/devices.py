@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from exporter.capacity.assessment import Commitment
 from exporter.capacity.attribution import is_by_placement
+from exporter.capacity.conditions.devices import SLOWDOWNS
 from exporter.exposition.collect.commitment import commitment_samples
 from exporter.exposition.collect.sample import Sample
 from exporter.exposition.families import Family, capacity, devices
@@ -78,6 +79,8 @@ def _prospects(device: tuple[str, ...], commitment: Commitment) -> Iterator[Samp
     """What of the commitment is still to come, or about to go."""
     for bound, size in commitment.pending.items():
         yield capacity.PENDING, (*device, bound), size
+    for bound, ratio in commitment.pending_ratio.items():
+        yield capacity.OVERCOMMIT_PENDING, (*device, bound), ratio
     for bound, ratio in commitment.optional_ratio.items():
         yield capacity.OVERCOMMIT_OPTIONAL, (*device, bound), ratio
     if commitment.outgoing is not None:
@@ -114,6 +117,8 @@ def _reading(device: tuple[str, str], reading: GpuReading) -> Iterator[Sample]:
         yield devices.GPU_TEMPERATURE, (*device, sensor), celsius
     for reason, holds in reading.clocks_limited.items():
         yield devices.GPU_CLOCKS_LIMITED, (*device, reason), holds
+    if faults := [holds for reason, holds in reading.clocks_limited.items() if reason in SLOWDOWNS]:
+        yield devices.GPU_SLOWED, device, any(faults)
     for kind, errors in reading.ecc_errors.items():
         yield devices.GPU_ECC, (*device, kind), errors
     for direction, size in reading.pcie_bytes.items():

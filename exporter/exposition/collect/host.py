@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exporter.capacity.attribution import OTHER
-from exporter.exposition.collect.commitment import commitment_samples
+from exporter.exposition.collect.commitment import commitment_samples, devices_together
 from exporter.exposition.collect.sample import Sample
 from exporter.exposition.families import Family, capacity, host
 from exporter.hardware.host import HostReading
@@ -60,6 +60,7 @@ _HOST_FAMILIES = (
 
 
 def _capacity(snapshot: Snapshot) -> Iterator[Sample]:
+    yield from devices_together(snapshot.assessment.devices.values())
     if snapshot.assessment.host is not None:
         yield from commitment_samples(_HOST_FAMILIES, (), snapshot.assessment.host)
     for holder, memory in snapshot.assessment.host_held.items():

@@ -21,6 +21,11 @@ OVERCOMMIT_OPTIONAL = gauge(
     (*DEVICE, "bound"),
     "Overcommit ratio if the largest optional deployment that does not run started; absent without one.",
 )
+OVERCOMMIT_PENDING = gauge(
+    "gpu_memory_overcommit_pending_ratio",
+    (*DEVICE, "bound"),
+    "Overcommit ratio while something is still to be loaded; absent where nothing is.",
+)
 OVERCOMMIT_SETTLED = gauge(
     "gpu_memory_overcommit_settled_ratio",
     DEVICE,
@@ -40,6 +45,23 @@ PENDING = gauge(
 RECLAIMABLE = gauge(
     "gpu_memory_reclaimable_bytes", DEVICE, "Held by a KV pool and not in use by any request now."
 )
+DEVICES_CAPACITY = gauge(
+    "host_gpu_memory_capacity_bytes", (), "What all devices of the host together can give."
+)
+DEVICES_COMMITTED = gauge(
+    "host_gpu_memory_committed_bytes", ("bound",), "What of all devices of the host together is committed."
+)
+DEVICES_HEADROOM = gauge(
+    "host_gpu_memory_headroom_min_bytes", ("bound",), "Headroom of the host's fullest device."
+)
+DEVICES_OVERCOMMIT = gauge(
+    "host_gpu_memory_overcommit_max_ratio", ("bound",), "Overcommit ratio of the host's fullest device."
+)
+FOREIGN = gauge(
+    "gpu_memory_foreign_bytes",
+    DEVICE,
+    "Held by others than deployments, of a device on which a deployment holds memory or should.",
+)
 HOST_CAPACITY = gauge("host_memory_capacity_bytes", (), "RAM that can be promised: total - safety margin.")
 HOST_COMMITTED = gauge("host_memory_committed_bytes", ("bound",), "The same as for devices, for RAM.")
 HOST_HEADROOM = gauge("host_memory_headroom_bytes", ("bound",), "Capacity - committed of RAM.")
@@ -57,10 +79,16 @@ FAMILIES: tuple[Family, ...] = (
     HEADROOM,
     OVERCOMMIT,
     OVERCOMMIT_OPTIONAL,
+    OVERCOMMIT_PENDING,
     OVERCOMMIT_SETTLED,
     ROLLOUT_OVERLAP,
     PENDING,
     RECLAIMABLE,
+    FOREIGN,
+    DEVICES_CAPACITY,
+    DEVICES_COMMITTED,
+    DEVICES_HEADROOM,
+    DEVICES_OVERCOMMIT,
     HOST_CAPACITY,
     HOST_COMMITTED,
     HOST_HEADROOM,

@@ -55,6 +55,16 @@ EXPECTED_GPU = gauge(
     (*DEPLOYMENT, *DEVICE, "component"),
     "What the engine will hold on a device once warm; the middle where a component is only estimated.",
 )
+EXPECTED_GPU_SUM = gauge(
+    "expected_gpu_memory_sum_bytes",
+    (*DEPLOYMENT, *DEVICE),
+    "The same of all components together: what rules read, of many hosts, without adding up.",
+)
+TIGHTEST_HEADROOM = gauge(
+    "deployment_gpu_memory_headroom_min_bytes",
+    (*DEPLOYMENT, "bound"),
+    "Headroom of the fullest device that it has a place on.",
+)
 EXPECTED_HOST = gauge(
     "expected_host_memory_bytes",
     (*DEPLOYMENT, "component"),
@@ -126,6 +136,8 @@ FAMILIES: tuple[Family, ...] = (
     WEIGHTS_RESIDENT,
     MATCHES_DECLARATION,
     EXPECTED_GPU,
+    EXPECTED_GPU_SUM,
+    TIGHTEST_HEADROOM,
     EXPECTED_HOST,
     EXPECTED_BASIS,
     DEVIATION,

@@ -99,6 +99,11 @@ GPU_ENERGY = counter(
 GPU_CLOCKS_LIMITED = gauge(
     "gpu_clocks_limited", (*DEVICE, "reason"), "Whether clocks are held down for this reason now."
 )
+GPU_SLOWED = gauge(
+    "gpu_clocks_limited_by_fault",
+    DEVICE,
+    "Whether clocks are held down by heat or the power supply now, for any of those reasons.",
+)
 GPU_XID = counter("gpu_xid_errors", (*DEVICE, "xid"), "Xid errors seen since the daemon started.")
 GPU_XID_LAST = gauge(
     "gpu_xid_last_timestamp_seconds", (*DEVICE, "xid"), "When this Xid was last seen, Unix time."
@@ -154,6 +159,7 @@ FAMILIES: tuple[Family, ...] = (
     GPU_POWER_LIMIT,
     GPU_ENERGY,
     GPU_CLOCKS_LIMITED,
+    GPU_SLOWED,
     GPU_XID,
     GPU_XID_LAST,
     GPU_ECC,
