@@ -156,6 +156,29 @@ def h100_mig(root: Path) -> NvidiaHost:
     return host
 
 
+def a100_mig(root: Path) -> NvidiaHost:
+    """Recorded: size and idle use of the slices. Constructed: that there are two such A100s, and engines on
+    one slice of each: a distilled R1 of 7B under vLLM, and one of 8B in four bits under llama.cpp."""
+    first, second = many("a100_mig", 2)
+    host = NvidiaHost(root, [first, second], 1_056_000_000, 1_020_000_000)
+    slice_of_first, slice_of_second = first.migs[1], second.migs[0]
+    host.vllm(
+        25_000,
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B --max-model-len 8192 --gpu-memory-utilization 0.9",
+        [(slice_of_first, 17_950)],
+        f"CUDA_VISIBLE_DEVICES={slice_of_first.uuid}",
+    )
+    host.runs(
+        25_100,
+        "/opt/llama.cpp/llama-server -m /models/DeepSeek-R1-Distill-Llama-8B-Q4_K_M.gguf -c 16384 -np 1"
+        " -ngl 99",
+        environment=f"CUDA_VISIBLE_DEVICES={slice_of_second.uuid}",
+    )
+    slice_of_second.occupy(25_100, 7_500 * MIB)
+    host.driver.write()
+    return host
+
+
 def gb10(root: Path) -> NvidiaHost:
     """Recorded: a DGX Spark idle, its RAM, power and temperature (nvitop#208, driver 580.173.02), its memory
     not supported, processes and their memory told. Constructed: a distilled R1 that takes half of RAM."""

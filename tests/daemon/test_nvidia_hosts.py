@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import recorded_exposition
 from fake_nvml.devices import MIB, FakeDevice
-from nvidia_hosts import NvidiaHost, eight_h100, four_rtx_4090, gb10, h100_mig
+from nvidia_hosts import NvidiaHost, a100_mig, eight_h100, four_rtx_4090, gb10, h100_mig
 from recorded_exposition import assert_as_recorded, exposition
 
 from exporter.settings.options import Amd, Deployment, Host, Settings
@@ -52,7 +52,9 @@ def total(snapshot: Snapshot, name: str) -> float:
     )
 
 
-@pytest.mark.parametrize("make", [eight_h100, four_rtx_4090, h100_mig, gb10], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [eight_h100, four_rtx_4090, a100_mig, h100_mig, gb10], ids=lambda make: make.__name__
+)
 def test_a_host_s_exposition_is_as_recorded(
     tmp_path: Path, poll: Poll, make: Callable[[Path], NvidiaHost]
 ) -> None:
