@@ -51,6 +51,15 @@ class _Timed(NamedTuple):
     seconds: float
 
 
+class _Devices(NamedTuple):
+    """All devices of one poll; `visible`: vendor → how many its driver lists."""
+
+    gpus: tuple[Gpu, ...]
+    sources: tuple[Source, ...]
+    visible: dict[str, int]
+    driver_version: str
+
+
 class Poller:
     """Reads everything once per `poll`; keeps what must outlive one reading."""
 
@@ -135,19 +144,12 @@ class Poller:
         """One reading of everything."""
         started, taken_at = time.monotonic(), time.time()
         self.last_poll_monotonic = started
-        sources = []
-        nvml, amd = await self._sweep()
-        foreign = await self._sweep_foreign()
-        told = [one.gpus for _, one in foreign]
-        gpus = tuple(chain(nvml.sweep.gpus, amd.sweep.gpus if amd else (), *told))
-        sources.append(self._nvml_source(nvml))
-        if amd:
-            sources.append(self._amd_source(amd))
-        sources += [self._source(of.name, one.state, of.seconds, errors=of.errors) for of, one in foreign]
+        devices = await self._read_devices()
+        sources = list(devices.sources)
         host_started = time.monotonic()
         host, host_state = self._read_host()
         sources.append(self._source("host", host_state, time.monotonic() - host_started))
-        gpus = sized_by_ram(gpus, host)
+        gpus = sized_by_ram(devices.gpus, host)
         declared = self._place(gpus, host)
         await self.engines.see_new_pids(gpus)
         sources.append(self._engine_source("processes", self.engines.state, self.engines.errors))
@@ -181,13 +183,9 @@ class Poller:
             taken_at_seconds=taken_at,
             duration_seconds=time.monotonic() - started,
             gpus=gpus,
-            visible_gpus=_visible(
-                (VENDOR, nvml.sweep),
-                (amd_source.VENDOR, amd.sweep if amd else None),
-                *((of.vendor, one) for of, one in foreign),
-            ),
+            visible_gpus=devices.visible,
             expected_gpus=self._expected_gpus(),
-            driver_version=nvml.sweep.driver_version or (amd.sweep.driver_version if amd else ""),
+            driver_version=devices.driver_version,
             host=host,
             network=network,
             assessment=assessment,
@@ -202,6 +200,26 @@ class Poller:
             clock_steps=self.clock_steps,
             stores=self.stores.stores(engines.owned),
             demo=self._demo,
+        )
+
+    async def _read_devices(self) -> _Devices:
+        """What every driver, and every other exporter that is configured, tells of devices."""
+        nvml, amd = await self._sweep()
+        foreign = await self._sweep_foreign()
+        sources = [self._nvml_source(nvml)]
+        if amd:
+            sources.append(self._amd_source(amd))
+        sources += [self._source(of.name, one.state, of.seconds, errors=of.errors) for of, one in foreign]
+        told = [one.gpus for _, one in foreign]
+        return _Devices(
+            gpus=tuple(chain(nvml.sweep.gpus, amd.sweep.gpus if amd else (), *told)),
+            sources=tuple(sources),
+            visible=_visible(
+                (VENDOR, nvml.sweep),
+                (amd_source.VENDOR, amd.sweep if amd else None),
+                *((of.vendor, one) for of, one in foreign),
+            ),
+            driver_version=nvml.sweep.driver_version or (amd.sweep.driver_version if amd else ""),
         )
 
     def _assess(self, observation: Observation) -> Assessment:

@@ -112,8 +112,10 @@ def test_a_port_that_goes_down_stays_the_deployments() -> None:
 
 @given(st.text(alphabet="^=,:_0159mlxeth", max_size=20), st.text(alphabet="0123456789.:a", max_size=20))
 def test_nothing_that_a_launch_says_breaks_the_choice(patterns: str, address: str) -> None:
-    chosen(*ETH, port("mlx5_0:1"), said=Link(patterns, patterns, False, address))
-    chosen(*ETH, port("mlx5_0:1"), said=Link(patterns, patterns, None, address))
+    here = {one.name for one in ETH} | {"mlx5_0:1"}
+    for rdma in (False, None):
+        found = chosen(*ETH, port("mlx5_0:1"), said=Link(patterns, patterns, rdma, address))
+        assert found is not None and found[0] and set(found[0]) <= here
 
 
 R1_TP16 = NetworkFootprint(2, 16, {}, Traffic(1_763_328, 3_548_640))
